@@ -284,18 +284,15 @@ def _of_memory(trainer: str | None) -> tuple[tuple[str, Source], ...]:
 
 def _with_serving(plan: Plan, arch: Architecture, machine: Cluster, options: Mapping[str, Any]) -> Plan:
     """The plan with what serving its adapter takes."""
-    from .serving import SOURCE, serving
+    from .serving import SOURCE, place_params, serving
 
     spec = plan.adapter.spec
-    rank = max((pair.rank for item in adapt(arch, spec) for pair in item.pairs), default=spec.rank)
+    adapted = adapt(arch, spec)
+    rank = max((pair.rank for item in adapted for pair in item.pairs), default=spec.rank)
     found = serving(
-        arch,
-        plan.adapter.params,
-        rank,
-        machine,
-        tokens=plan.workload.seq_len,
-        quantize=options["quantize"] or "none",
-    )
+        arch, plan.adapter.params, rank, machine, tokens=plan.workload.seq_len,
+        quantize=options["quantize"] or "none", place=place_params(adapted),
+    )  # fmt: skip
     if found is None:
         return plan
     return replace(plan, serving=found.to_dict(), sources=(*plan.sources, ("serving", SOURCE)))

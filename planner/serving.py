@@ -3,20 +3,21 @@
     adapter   = parameters x bytes of the base's compute type
     load      = adapter / rate of the host's bus, at its marketed rate: no load is quicker
     cache     = tokens x sum over layers of n_kv_heads (d_qk + d_v) x bytes; a latent's width under MLA
-    resident  = floor((share x memory - server - (base + cache) / n) / (adapter (1 + 1/n) / 2)) on n GPUs that share
-                matrices
+    resident  = floor((share x memory - server - (base + cache) / n) / (place (1 + 1/n) / 2)) on n GPUs that share
+                matrices; a place is as large as an adapter of the next rank that the server knows
 
 `server` is what vLLM keeps free for its pass, and its graphs, as planner/memory/engine.py counts them: of 4,096
 tokens and 256 sequences. With passes of more tokens less is left: on a small card much less (docs/serving.md). Left
-out: what a server takes beside torch, up to 2 GB on several GPUs; padding of an adapter to the server's next rank,
-which is shown beside. From disk and through Python a load takes far longer than from the host's memory over the
-bus.
+out: what a server takes beside torch, up to 2 GB on several GPUs. From disk and through Python a load takes far
+longer than from the host's memory over the bus.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from .adapter import Adapted
 from .choices import Method, Quantize
 from .dataclass import dataclass
 from .hardware import Cluster, pcie_bytes_per_s
@@ -40,8 +41,8 @@ SEQUENCES = 256  # at a time, for which vLLM samples in its pass (max_num_seqs)
 @dataclass(frozen=True)
 class Serving:
     """How an adapter is served: on `gpus` of the named ones, the fewest that hold the base, `cache_tokens` of context
-    and one adapter. `resident` counts the adapters that fit beside; None where the base fits on no number.
-    `server_bytes` of each GPU are the server's own."""
+    and one adapter. `resident` counts the adapters that fit beside, each in a place of the reserved rank; None where
+    the base fits on no number. `server_bytes` of each GPU are the server's own."""
 
     adapter_bytes: int
     load_s: float
@@ -97,19 +98,33 @@ def reserved_rank(rank: int) -> int | None:
     return next((size for size in RANKS if size >= rank), None)
 
 
+def place_params(adapted: Iterable[Adapted]) -> int:
+    """Parameters of the place that vLLM has for an adapter: every pair in the next rank that it knows of the largest
+    one's (vllm/lora/layers, create_lora_weights: tensors of max_lora_rank for each of max_loras)."""
+    items = tuple(adapted)
+    rank = max((pair.rank for item in items for pair in item.pairs), default=0)
+    wide = reserved_rank(rank) or rank
+    return sum(
+        len(item.layers) * wide * (pair.n_in * pair.d_in + pair.n_out * pair.d_out)
+        for item in items
+        for pair in item.pairs
+    )
+
+
 def serving(
-    arch: Architecture, params: int, rank: int, machine: Cluster, *, tokens: int, quantize: Quantize = "none"
-) -> Serving | None:
-    """An adapter of `params` parameters beside its base in 16 bits (or quantised), with `tokens` of context;
-    None where the accelerator's memory is not known."""
+    arch: Architecture, params: int, rank: int, machine: Cluster, *, tokens: int, quantize: Quantize = "none",
+    place: int = 0,
+) -> Serving | None:  # fmt: skip
+    """An adapter of `params` parameters, in a place of `place` where that is larger, beside its base in 16 bits (or
+    quantised), with `tokens` of context; None where the accelerator's memory is not known."""
     if machine.accelerator.memory_bytes is None:
         return None
     base = base_bytes(arch, quantize)
     adapter, per_token = SERVED_BYTES * params, cache_bytes_per_token(arch)
-    room = UTILISATION * machine.accelerator.memory_bytes
+    room, each = UTILISATION * machine.accelerator.memory_bytes, SERVED_BYTES * max(params, place)
     gpus, resident = 1, 0
     while gpus <= MOST_GPUS:
-        resident = resident_adapters(room - server_bytes(arch, gpus), base, per_token * tokens, adapter, gpus)
+        resident = resident_adapters(room - server_bytes(arch, gpus), base, per_token * tokens, each, gpus)
         if resident:
             break
         gpus *= 2

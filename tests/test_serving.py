@@ -83,5 +83,16 @@ def test_what_is_said_to_fit_fits(room: float, base: int, cache: int, adapter: i
     assert used + each > room * (1 - 1e-9)
 
 
+@pytest.mark.parametrize(("rank", "known"), [(4, 8), (20, 32), (33, 64), (64, 64)])
+def test_an_adapter_takes_the_place_of_the_next_rank(rank: int, known: int) -> None:
+    """vLLM's tensors have its max_lora_rank, whatever is loaded."""
+    own, next_ = (
+        estimate("meta-llama/Llama-3.1-8B", rank=each, layers="all-linear", gpu="h100").serving or {}
+        for each in (rank, known)
+    )
+    assert own["resident"] == next_["resident"] and own["reserved_rank"] == known
+    assert own["adapter_bytes"] * known == next_["adapter_bytes"] * rank
+
+
 def test_ranks_of_a_server() -> None:
     assert [reserved_rank(rank) for rank in (1, 2, 8, 33, 300, 512, 513)] == [1, 8, 8, 64, 320, 512, None]
