@@ -52,7 +52,8 @@ ALLOWED = {
     "filelock": "validate",
     "ray": "validate.executors.cluster",
     "numpy": f"{TABLES} {HEAVY} search.screen search.peaks search.points search.makers search.moving search.mixed "
-    "search.select search.refused search.hosted search.widening search.times search.parts learning_rate.figure",
+    "search.select search.refused search.hosted search.widening search.times search.parts search.streams "
+    "learning_rate.figure",
     "scipy": TABLES,
     "pandas": f"{TABLES} tables learning_rate.figure",
     "matplotlib": "report learning_rate.figure",
