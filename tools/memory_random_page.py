@@ -43,8 +43,11 @@ was run once when the types that run by default had been looked at where a layer
 seed 31 once after that. Seed 41 draws on top what had come up rarely (`tools/memory_random_rarer.py`): 8 bits and
 FP8, adapters in 16 bits of the other kind, losses by pieces, evaluations, optimizers, selective and offloaded
 checkpoints, packed batches, classifiers; it was run once when seed 31's points and what is named below were mended,
-seed 53, of the same kind, once after another look at every model type, and seed 61 once when what it had shown was
-mended.
+seed 53, of the same kind, once after another look at every model type, seed 61 once when what it had shown was
+mended, and seed 71, of the same kind too, before anything of seed 61 was. Seed 73 draws on top what no seed had
+(`tools/memory_random_newest.py`): bases in 16 bits of the other kind, losses of preferences and completions as older
+trainers run them, losses of other trainers, attention by operations, gradients that stay, towers left as they are,
+experts in FP8, odd lengths; it was run once when what seed 71 had shown was mended.
 
 {stale} points of quantised products that hold what they read, under checkpoints (below), have not been simulated
 again since that was mended in the simulation: `today` leaves them out.
@@ -163,12 +166,24 @@ were made of (Youtu, 2 %), TRL's tiled loss passes by a head's dense matrix (1 %
 wide as the weights under autocast, Apertus' activation makes a copy more on its way back (2 %), StarCoder, M2M100 and
 XGLM hold tables, ModernBERT and XLM-RoBERTa XL drop what attention adds (1 %).
 
-Seed 61 showed ERNIE 4.5 MoE with pairs on gate_proj and up_proj over experts in FP8 (4 %, and FLOPs 1.5 %) and
-CodeGen under the loss of transformers 4.46 (3 %); neither is mended.
+What seeds 61 and 71 showed, mended since: CodeGen has no flash attention (3 %); evaluations under autocast, where
+cosines widen queries and keys and probabilities of eager attention have a name until the layer ends (20 %; every type
+was then compared in an evaluation, about forty of them were 2 to 22 % off); Phi's mixture sends a token to two
+experts whatever its config says (47 %, and FLOPs 28 %); what comes back for the second run of an offloaded layer goes
+with it (4 %); Qwen3-VL's positions are float32 (2 %); FLOPs of encoders under the tiled loss (0.4 %). Two points, of
+seeds 1 and 61, `simulate` refuses, and are no points any more: PEFT reaches shared experts of GLM 4.5 and ERNIE 4.5
+as bare weights alone, whose pairs get no gradient where these are quantised.
 
-What is known to remain: T5 with reentrant checkpoints that are offloaded, under autocast (3 %), Zamba where a head's
-width contradicts the others of its config (3 %) and with checkpointing offloaded (2 %); of the simulation, that
-Granite's logits are widened before they are scaled under the older losses (1 %).
+What seed 73 showed, mended since: attention by operations goes image by image in towers (48 %); FLOPs of towers that
+are left as they are (15 %); the mask of an offloaded tower (2 %); what a tower's layers begin with has a name (1 %);
+MPT's scores, and a dropout that its config has elsewhere (1 %). Every type was compared then with 16-bit weights
+under autocast: routers whose logits it lowers (10 % of DeepSeek V3's and GLM 4.5's kind), norms behind
+embeddings (2 to 6 % of BERT's and BART's). One point is refused now: PEFT's pairs on experts in FP8 get no gradient.
+
+What is known to remain: Zamba, under DoRA in float16 (9 %), in evaluations (6 %) and where a head's width contradicts
+the others of its config (3 %); a norm that makes float32 logits of 16-bit weights under losses of KTO (4 %); T5 with
+reentrant checkpoints that are offloaded, under autocast (3 %); DeepSeek V3.2's indexer in evaluations under autocast;
+of the simulation, that Granite's logits are widened before they are scaled under the older losses (1 %).
 
 """
 
