@@ -22,7 +22,7 @@ from .known import maybe_at, remembered
 from .layout import low_ranks, reads_copy
 from .linear import Values
 from .log_probs import logged_copies, of_pairs
-from .opening import first_width, open_stem
+from .opening import Opening, first_width, open_stem
 from .passes import CASTS, Pass
 from .per_layer import copied, per_layer
 from .products import LowRank
@@ -231,9 +231,8 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     handed = layers.handed
     going.hold(handed)
     for rounds in stretches:
-        going.go_through(
-            "forward", [[(where, kinds[kind].forward) for where, kind in each] for each in rounds], 2
-        )
+        there = [[(where, kinds[kind].forward) for where, kind in each] for each in rounds]
+        going.go_through("forward", there, 2)
     going.hold(plus(opening.named, handed), -1)
     going.hold(beside.held, -1)
     if tower:
@@ -251,15 +250,21 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     going.hold(beside.gradient, -1)
     if tower:
         tower.see_back(going)
-    if opening.backward is not None and stage.stem:
+    if stage.stem:
+        _through_stem(job, going, stem, opening)
+    going.end()
+    return going
+
+
+def _through_stem(job: Job, going: Course, stem: Stem, opening: Opening) -> None:
+    """The way back to the embedding, whose table is gathered once more where it is a unit of its own."""
+    if opening.backward is not None:
         going.go_whole("backward", "embedding", opening.backward)
-    if stem.trains and stage.stem:
+    if stem.trains:
         table: Held = {"gathered": end_unit(job.arch, job.setup) if going.end_buffer else 0}
         going.hold(table)
         going.go_whole("backward", "embedding", stem.backward)
         going.hold(table, -1)
-    going.end()
-    return going
 
 
 def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = True) -> None:

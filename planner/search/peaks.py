@@ -130,10 +130,8 @@ def _figures(found: MemoryEstimate, setup: Setup) -> Array:
     moments = {str(moment.phase): float(moment.bytes) for moment in found.moments}
     overhead = float(sum(item.bytes for item in found.overhead))
     early = float(found.loading_peak.bytes) if found.loading_peak else 0.0
-    more, plain = (
-        float(cached(setup, found.apart_bytes, found.gathered_bytes, varied) + found.streams_bytes)
-        for varied in (found.varied_bytes, 0)
-    )
+    kept = (cached(setup, found.apart_bytes, found.gathered_bytes, own) for own in (found.varied_bytes, 0))
+    more, plain = (float(each + found.streams_bytes) for each in kept)
     of_step = (moments.get(phase, 0.0) for phase in MOMENTS)
     return np.array([*of_step, early, overhead, more, plain, float(found.before_bytes)])
 
