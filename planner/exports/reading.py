@@ -37,7 +37,8 @@ def read_file(place: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError("config", path, "a readable config file of a trainer, in UTF-8") from None
+        why = f"{error.strerror}." if isinstance(error, OSError) and error.strerror else ""
+        raise InputError("config", path, "a readable config file of a trainer, in UTF-8", why) from None
     data = _json(path, text) if text.lstrip().startswith("{") else _yaml(path, text)
     if not isinstance(data, dict) or not data or not all(isinstance(key, str) for key in data):
         raise InputError("config", path, "a file of options and values")

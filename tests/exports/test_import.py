@@ -354,3 +354,8 @@ def test_the_profile_of_a_config_gives_way(tmp_path: Path) -> None:
     kept = run(cli, ["estimate", "--config", str(path), "--no-checkpointing", "--json"])
     setups = [json.loads(found.stdout)["memory"]["qlora"]["setup"] for found in (taken, kept)]
     assert [setup["checkpointing"] for setup in setups] == ["layer", "none"]
+
+
+def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a readable config file .* No such file or directory"):
+        import_config(tmp_path / "axolotl.yaml")
