@@ -14,7 +14,8 @@ from .products import Weight
 from .tape import Value, add
 from .traits import Traits
 
-DIVIDED = ("hy_v3",)  # whose weights a division of autocast's float32 sums makes wide
+# Whose weights autocast makes wide: by a division by its float32 sums, or a softmax that is not lowered again.
+WIDENED = ("hy_v3", "lfm2_moe", "mistral4")
 
 
 class Mixture(ABC):
@@ -73,16 +74,12 @@ class Mixture(ABC):
         stacks = [self._stacked(apply) for apply, _ in self.waiting]
         first, traits = self.arch.matrices[self.waiting[0][0].matrix], self.traits
         seen = first.experts if self.waiting[0][0].all_experts else first.experts_active
+        widened = self.arch.model_type in WIDENED
+        wide = traits.wide_router or (widened and self.run.autocast)
         routing = Routing(
-            first.experts,
-            seen,
-            traits.router,
-            traits.wide_router,
-            self.act,
-            traits.sinks,
-            traits.jitter,
-            traits.float_router and self.arch.model_type not in DIVIDED,
-        )
+            first.experts, seen, traits.router, wide, self.act, traits.sinks, traits.jitter,
+            traits.float_router and not widened,
+        )  # fmt: skip
         x, logits = self.waiting[0][1], self.logits
         self.waiting, self.logits = [], None
         mixed = mix(self.run, x, logits or x, routing, tuple(stacks[:-1]), stacks[-1])

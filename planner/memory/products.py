@@ -249,6 +249,7 @@ def low_rank(
     down = trained_linear(
         run, inner, rows, pair.d_in, pair.rank, again=again, flat=weight.flat, turned=weight.turned
     )
+    del inner  # what was dropped has no name
     return scale(trained_linear(run, down, rows, pair.rank, pair.d_out))
 
 
