@@ -380,8 +380,7 @@ def estimate(
 
 
 def _one_each(asked: Mapping[str, Any]) -> int:
-    """The batch where none is given: a sequence for each data-parallel GPU and micro-step; of GRPO
-    as many as TRL has, and whole groups."""
+    """The batch where none is given: a sequence for each data-parallel GPU and micro-step; of GRPO as TRL has it."""
     if asked["objective"] == "grpo":
         alone = _one_each({**asked, "objective": None})
         return grpo.batch_of(alone, asked)
@@ -390,7 +389,9 @@ def _one_each(asked: Mapping[str, Any]) -> int:
     from .running import setup_from
 
     length = whole_number("sequence-parallel", asked["sequence_parallel"])  # one that these GPUs can share
-    unsaid = dict.fromkeys(("quantize", "objective", "reference", "generation", "prompt_tokens", *OF_GRPO))
+    unsaid = dict.fromkeys(
+        ("quantize", "objective", "reference", "generation", "prompt_tokens", "loss", *OF_GRPO)
+    )
     return setup_from(_setup_options("lora", {**asked, **unsaid}), length).global_batch
 
 

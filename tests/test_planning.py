@@ -131,6 +131,13 @@ def test_a_batch_that_is_not_given_is_a_sequence_for_each_gpu_and_micro_step() -
     assert estimate(LLAMA).workload.batch == 1
 
 
+def test_a_loss_of_preferences_goes_without_a_batch_too() -> None:
+    found = estimate("Qwen/Qwen3-0.6B", gpus=4, accumulation=2, objective="dpo", loss="by-sequence")
+    assert (
+        found.workload.batch == 8 and found.memory and found.memory["lora"]["setup"]["loss"] == "by-sequence"
+    )
+
+
 def test_an_adapter_that_is_reviewed_runs_on_the_gpus_that_are_said(tmp_path: Path) -> None:
     export("peft", LLAMA, output=tmp_path / "a")
     one, four = (review(tmp_path / "a", gpu="h100", gpus=gpus, tokens="10M").plan for gpus in (1, 4))
