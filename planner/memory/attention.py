@@ -23,7 +23,8 @@ class Shape:
         gradients are.
     Keys: of so many `rows` of another stack, None: of the queries' own positions.
     Scores: `masked`: a mask is given as a tensor; `mask_width`: bytes a value of one that all layers share and that
-        is added as it is, 0 of truth values. `open`: all see all, and no mask is added.
+        is added as it is, 0 of truth values; `added`: at least so many of one that autocast's scores get. `open`: all
+        see all, and no mask is added.
         `capped`: they pass through tanh (for which transformers 5 has no
         SDPA). `wide`: queries and keys are multiplied in float32. `bias`: one by position is added, `wide_bias`: one
         in float32. `decay`: a value for each key of each head, made in the layer, is added, by which each query
@@ -68,6 +69,7 @@ class Shape:
     chosen: int = 0
     rows: Size | None = None
     lowered: bool = False
+    added: int = 0
 
     @property
     def grouped(self) -> bool:
@@ -315,7 +317,7 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     scores = weights.buffer if shape.named else None
     if not shape.open and (shape.bias is None or shape.masked or shape.bias.kind.causal):
         widens = shape.floored or run.autocast  # by a mask in the hidden states' type
-        weights = scale_mask(run, weights, max(weights.width, run.norms) if widens else 0)
+        weights = scale_mask(run, weights, max(weights.width, run.norms, shape.added) if widens else 0)
     if shape.floored:
         weights = floored(run, weights)
     if shape.sinks and shape.lessened:

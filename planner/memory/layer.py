@@ -40,6 +40,7 @@ from .shared import is_shared
 from .tape import Size, Value, cast, multiply, piece, scale, unary
 from .traits import NESTED, Traits, in_scans
 
+MASKED_BEFORE = ("bloom",)  # types whose mask is in the type of embeddings before their norm
 CLIPPED = ".linear"  # a Linear inside a module that clamps what goes in and what comes out
 
 
@@ -364,6 +365,7 @@ class Walk(Joins):
             traits.floored, run.stream if traits.mask_shared else 0, traits.handed, traits.named,
             not (op.causal or masked), traits.scores_named, traits.scores_stay, traits.lessened,
             op.chosen or 0, self.outside.rows if op.memory else None, traits.lowered,
+            run.stream if traits.stem_norm and self.arch.model_type not in MASKED_BEFORE else 0,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value

@@ -7,7 +7,7 @@ from ..schema import Apply, Architecture, Block
 from .elementwise import concatenated, drop, layer_norm
 from .kinds import KEPT, STREAM, Job, handed_on
 from .known import maybe_at, remembered
-from .layer import Walk
+from .layer import MASKED_BEFORE, Walk
 from .passes import CASTS, FLOAT32, Pass
 from .stem import Stem
 from .stretch import Held, Stretch, at_values, label_kept, stretch
@@ -123,6 +123,11 @@ def first_width(job: Job) -> int:
     index = -1 if block is None else _apply(block).matrix
     behind = index >= 0 and job.arch.matrices[index].leaf in BEHIND
     return job.run().compute if behind and index not in job.unpacked else FLOAT32
+
+
+def mask_width(job: Job) -> int:
+    """Bytes a value of the mask that eager attention adds; 0 for the embedding's own."""
+    return 0 if job.arch.model_type in MASKED_BEFORE else first_width(job)
 
 
 def _named(job: Job, stem: Stem) -> Held:

@@ -22,7 +22,7 @@ from .known import maybe_at, remembered
 from .layout import low_ranks, reads_copy
 from .linear import Values
 from .log_probs import logged_copies, of_pairs
-from .opening import Opening, first_width, open_stem
+from .opening import Opening, first_width, mask_width, open_stem
 from .passes import CASTS, Pass
 from .per_layer import copied, per_layer
 from .products import LowRank
@@ -150,7 +150,7 @@ def _masks(job: Job, setup: Setup, run: Pass) -> Size:
     windows = {op.window for op in own if op.causal or op.window is not None or given}
     if job.traits.windows_inside:
         windows = {None}
-    width = run.stream if eager and not job.traits.truth_masks else 1
+    width = max(run.stream, mask_width(job)) if eager and not job.traits.truth_masks else 1
     one, total = setup.seq_len * setup.seq_len * width, 0
     for window in windows:
         seen = job.arch.images is not None and (given or (job.traits.windows_masked and window is not None))

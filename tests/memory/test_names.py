@@ -100,3 +100,12 @@ def test_what_dropout_left_for_a_pair_goes_when_it_has_been_read(kind: str) -> N
     """In float32, of which autocast keeps a 16-bit copy: 2 to 3 % of a layer that runs whole again."""
     found, seen = by_phase(kind, **LORA, lora_dropout=0.1, reentrant=True, micro_batch=4)
     assert found["backward"] == pytest.approx(seen["backward"], rel=0.003)
+
+
+@pytest.mark.parametrize("kind", ["bert", "nomic_bert", "bloom"])
+def test_masks_are_as_wide_as_a_norm_has_made_embeddings(kind: str) -> None:
+    """Eager scores become float32 by them, and not by a cast of their own: 16 % of an evaluation; BLOOM's are made
+    before the norm."""
+    options = {**LORA, "attention_kernel": "eager", "packing": "padded", "eval_batch": 8}
+    found, seen = by_phase(kind, **options)
+    assert found["evaluation"] == pytest.approx(seen["evaluation"], rel=0.01)
