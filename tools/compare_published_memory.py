@@ -58,7 +58,7 @@ from tools.published_memory_page import page
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "data" / "memory.toml"
 PAGE = ROOT / "docs" / "memory-published.md"
-DATE = "2026-11-30"
+DATE = "2026-12-01"
 INTERVALS = {
     "title": "tools/compare_published_memory.py --fit on data/measured/memory_later_blind.csv, by hierarchical "
     "conformal prediction", "url": "https://arxiv.org/abs/2306.06342",
@@ -70,7 +70,8 @@ CHOICES = ("coverage",)
 STEPS = {"maxiter": 400, "xatol": 1e-3}
 FITTED = {
     "context_bytes": (5.5e8, 4e8, 8e8),
-    "communication_bytes": (9e8, 3e8, 2e9),
+    # Beyond 0.8 GB it only takes over what gathered units leave, which these measurements do not tell apart.
+    "communication_bytes": (7e8, 3e8, 8e8),
     "cached_apart": (0.8, 0.0, 1.5),
     "cached_gathered": (1.0, 0.0, 4.0),
     "cached_varied": (1.5, 0.0, 4.0),
