@@ -234,7 +234,7 @@ Read and not mended: reserved memory of a script whose segments seem to be expan
 TWENTYFIRST = """\
 What FSDP reduces and gathers stands on streams of its own, whose blocks serve nothing else when they are free:
 while logits are held, a GPU keeps the room of its share of all gradients too. With that, and with nothing
-fitted, 64 figures of FSDP 2 that sets of all times have lie 6.2% off in the middle, 11.5% before. torchtitan of
+fitted, 56 figures of FSDP 2 that sets of all times have lie 6.2% off in the middle, 11.6% without. torchtitan of
 August 2025 and later, prime-rl and torchtune's Llama 3 in full have embedding and unembedding as units beside
 the layers (`--fsdp-units layers-ends`, held to real steps of several processes), and reduce in float32;
 torchtitan up to February, and from March to July 2025, have profiles of their own. Selective checkpointing goes

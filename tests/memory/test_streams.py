@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from planner.memory.caching import Pools, free_of, streams_bytes
+from planner.memory.sharding import one_stream
 from planner.moments import Item, MemoryEstimate, Moment, Phase
 from planner.running import running
-from tools.published_memory_later import later, said_of
+from tools.published_memory_later import estimate_of, later, said_of
 
+ROOT = Path(__file__).resolve().parents[2]
 LLAMA = "meta-llama/Meta-Llama-3-8B"
 PARAMS = 8_030_261_248
 END = 128_256 * 4096 * 2  # bytes of the embedding, or of the unembedding, in bfloat16
@@ -83,3 +87,23 @@ def test_published_runs_of_torchtitan(number: int) -> None:
     case = next(each for each in later() if each.number == number)
     within = 0.13 if number == 260 else 0.08
     assert said_of(case).predicted == pytest.approx(case.measured, rel=within)
+
+
+def test_the_page_says_how_much_nearer_published_figures_are() -> None:
+    """Of all that are reserved or the driver's, with and without what the streams keep."""
+    with_them, without = [], []
+    for case in later():
+        said = said_of(case)
+        if case.metric not in ("reserved", "device") or not case.measured or said.problem:
+            continue
+        found = estimate_of(case)
+        if one_stream(found.setup) and found.setup.shards > 1:
+            beyond = sum(item.bytes for item in found.overhead) if case.metric == "device" else 0
+            least = max(found.allocated_bytes, found.reserved_bytes - found.streams_bytes) + beyond
+            with_them.append(abs(said.predicted / case.measured - 1))
+            without.append(abs(least / case.measured - 1))
+    near, far = (f"{100 * statistics.median(errors):.1f}%" for errors in (with_them, without))
+    words = (
+        f"{len(with_them)} published figures of FSDP 2 lie {near} off in the middle with it, {far} without"
+    )
+    assert words in " ".join((ROOT / "docs" / "methods.md").read_text(encoding="utf-8").split())
