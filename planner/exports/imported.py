@@ -278,9 +278,7 @@ def import_config(
     request, dropped = _matching(request)
     profile, said = _trainer(kind, request)
     if request.get("autocast") and str(request.get("sharding")).startswith("zero") and "trainer" in profile:
-        del request[
-            "autocast"
-        ]  # the file's bf16 and fp16 are DeepSpeed's word: the profile has what its engine does
+        del request["autocast"]  # the file's word is DeepSpeed's: the profile has what its engine does
     notices = [*fields.notices, *said]
     if read is not None and gpus is None and request.get("sharding"):
         text = "The file says how states are spread, but not over how many GPUs: 1 is taken; give --gpus."

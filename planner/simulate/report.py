@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..adapter import AdapterSpec
 from ..dataclass import dataclass
-from ..memory.constants import constants
+from ..memory.overhead import overhead
 from ..memory.peak import WORKSPACES
 from ..schema import Basis, Notice, Source
 from ..setup import Setup
@@ -21,14 +21,14 @@ SCHEMA = 1
 WHERE = {"start": "embedding", "after": "after the layers", "head": "unembedding and loss", "step": "step"}
 
 
-def context_bytes() -> int:
+def context_bytes(setup: Setup) -> int:
     """What CUDA's context takes, as an estimate has it."""
-    return round(constants().context_bytes)
+    return sum(item.bytes for item in overhead(setup))
 
 
-def apart_bytes(setup: Setup) -> int:
+def beside_bytes(setup: Setup) -> int:
     """What a GPU holds beside the tensors of a step: CUDA's context, and workspaces of matrix products."""
-    return context_bytes() + WORKSPACES * setup.workspace_bytes
+    return context_bytes(setup) + WORKSPACES * setup.workspace_bytes
 
 
 def moment_name(peak: Peak) -> str:
@@ -66,7 +66,7 @@ class SimulatedStep:
     @property
     def per_gpu_bytes(self) -> int:
         """What a GPU needs, as an estimate has it: the peak, cuBLAS' workspaces and the context."""
-        return self.peak_bytes + apart_bytes(self.setup)
+        return self.peak_bytes + beside_bytes(self.setup)
 
     @property
     def parts(self) -> dict[str, int]:

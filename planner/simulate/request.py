@@ -25,7 +25,7 @@ from ..setup import Setup
 from ..trainers import claimed
 from .apart import each
 from .check import clear_errors
-from .report import SimulatedStep, SimulatedSteps, apart_bytes, context_bytes
+from .report import SimulatedStep, SimulatedSteps, beside_bytes, context_bytes
 from .setups import setups_of
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _run(
     memory_bytes: int | None, tell: Progress,
 ) -> tuple[dict[str, SimulatedStep], list[str]]:  # fmt: skip
     """The step of every set-up, by method, on a GPU of so many bytes, and what ran otherwise than asked for."""
-    room = None if memory_bytes is None else memory_bytes - context_bytes()
+    room = None if memory_bytes is None else memory_bytes - context_bytes(setups[0])
     with nothing_collected(), lighter_import():
         with clear_errors(str(config.get("model_type"))):
             import_module("transformers")  # which does not import torch, and leaves time to load its library
@@ -143,7 +143,7 @@ def _fits(setup: Setup, result: Simulation, memory_bytes: int | None) -> bool | 
     the peak."""
     if memory_bytes is None or result.served is not None:
         return result.served
-    return result.peak.bytes + apart_bytes(setup) <= memory_bytes
+    return result.peak.bytes + beside_bytes(setup) <= memory_bytes
 
 
 def _of_card(card: Accelerator | None, steps: Mapping[str, SimulatedStep]) -> Iterator[Notice]:
@@ -193,11 +193,11 @@ def _notices(
     notes: Sequence[str],
 ) -> Iterator[Notice]:  # fmt: skip
     """What a reader of the figures should know."""
-    workspace_bytes = next(iter(steps.values())).setup.workspace_bytes
+    first = next(iter(steps.values())).setup
     yield Notice(
         "overhead-not-simulated",
-        f"the CUDA context comes on top ({context_bytes() / 1e9:.1f} GB as an estimate has it), to the "
-        f"peak cuBLAS' workspaces too ({WORKSPACES * workspace_bytes / 1e6:.0f} MB)",
+        f"the CUDA context comes on top ({context_bytes(first) / 1e9:.1f} GB as an estimate has it), to the "
+        f"peak cuBLAS' workspaces too ({WORKSPACES * first.workspace_bytes / 1e6:.0f} MB)",
     )
     if any(step.reserved_bytes is None for step in steps.values()):
         yield Notice(
