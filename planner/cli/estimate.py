@@ -68,7 +68,7 @@ def data_options(function: Function) -> Function:
     return with_options(_DATA_OPTIONS, function)
 
 
-_FILE_OPTIONS = (
+_READ_OPTIONS = (
     click.option(
         "--data", metavar="FILE|DIR|NAME", help="Data to read and count, as `lora-plan dataset` does."
     ),
@@ -86,6 +86,9 @@ _FILE_OPTIONS = (
         metavar="NAME=COLUMN,...",
         help="Of --data: its columns under a format's names, as prompt=Question.",
     ),
+)
+_FILE_OPTIONS = (
+    *_READ_OPTIONS,
     click.option(
         "--nats",
         type=Number(),
@@ -100,6 +103,11 @@ _CAPACITY_OPTIONS = (
     ),
     click.option("--curves", is_flag=True, help="Every rank, for every layer set and expert convention."),
 )
+
+
+def read_options(function: Function) -> Function:
+    """Add the options of how data are read alone."""
+    return with_options(_READ_OPTIONS, function)
 
 
 def data_file_options(function: Function) -> Function:
@@ -128,7 +136,8 @@ def rate_options(function: Function) -> Function:
 
 
 DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs")
-DATA_FILE = ("data", "tokenizer", "format", "loss_on", "split", "columns", "nats", "group_size")
+READ = ("data", "tokenizer", "format", "loss_on", "split", "columns")
+DATA_FILE = (*READ, "nats", "group_size")
 RATE = ("law", "family")
 SECTIONS = {
     "Model and adapter": (*MODEL_AND_ADAPTER, "config"),

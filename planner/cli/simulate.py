@@ -9,6 +9,7 @@ import click
 
 from ..choices import CHOICES
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
+from .estimate import READ, read_options
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json
 from .run_options import BESIDE, IMAGES, run_options
 
@@ -18,6 +19,7 @@ Examples:
   lora-plan simulate -m Qwen/Qwen3-8B --rank 64 --batch 4 --seq-len 4096 --checkpointing
   lora-plan simulate -m Qwen/Qwen3-8B --trainer llama-factory --methods lora --batch 2 --eval-batch 8
   lora-plan simulate -m Qwen/Qwen3-8B --gpu rtx-4090 --checkpointing
+  lora-plan simulate -m Qwen/Qwen3-8B --data train.jsonl --tokenizer ./my-model --batch 4 --checkpointing
   lora-plan simulate -m ./my-model --methods lora --precision autocast --optimizer adamw-8bit --json
 """
 STEP = (
@@ -47,6 +49,7 @@ SECTIONS = {
     "Step": STEP,
     "What is held and how": HELD,
     "Machine": MACHINE,
+    "Data, padded, whose lengths tell what is reserved": READ,
 }
 
 
@@ -68,7 +71,9 @@ def _choice(name: str, usual: str, text: str) -> Callable[[Function], Function]:
     help="Comma list of the methods to run. Default: lora,full,qlora, as far as they can be.",
 )
 @click.option(
-    "--seq-len", type=Count(), help="Tokens a sequence. Default: 2048, or the model's context if shorter."
+    "--seq-len",
+    type=Count(),
+    help="Tokens a sequence. Default: 2048, or the model's context if shorter; with --data its longest sample.",
 )
 @click.option("--batch", type=Count(), default=1, show_default=True, help="Sequences in a micro-step.")
 @click.option(
@@ -110,6 +115,7 @@ def _choice(name: str, usual: str, text: str) -> Callable[[Function], Function]:
     help="QLoRA: what is not quantised in float32, as PEFT prepares it. Default: with nf4 or int8, or the trainer's.",
 )
 @_choice("optimizer", "adamw", "The optimizer: {}.")
+@read_options
 @click.option("--whole", is_flag=True, help="Run every layer, not a few that stand for all.")
 @json_option
 def command(as_json: bool, **options: Any) -> None:

@@ -10,13 +10,16 @@ from ..adapter import AdapterSpec
 from ..memory.peak import WORKSPACES
 from ..schema import Architecture
 from ..setup import Setup
+from .between import Between, Recorded, recorded
 from .check import check_setup, clear_errors
 from .images import towers_whole
 from .layers import Stack, everyone, stacks
 from .model import Made, load_libraries, make
 from .optimizers import Update, optimizer_step
+from .orders import Orders, orders
 from .requests import Unrolled
 from .reserving import Requests, reserved_bytes, serves
+from .spread import Spread
 from .step import BLOCK_BYTES, PLAIN, Run, evaluate, run
 from .timeline import (
     GRADIENTS,
@@ -42,8 +45,8 @@ TRANSIENT = slice(PARTS.index("activations"), None)
 @dataclass(frozen=True)
 class Simulation:
     """A simulated step: its peak, the peak of each phase, FLOPs by phase and operator, how many layers ran of how
-    many, parameters trained, what to note, and where that was asked for what the allocator reserves and whether a
-    card of so much room serves it."""
+    many, parameters trained, what to note, and where that was asked for what the allocator reserves, whether a card
+    of so much room serves it, and both where micro-steps are as long as data has them."""
 
     peak: Peak
     moments: dict[str, Peak]
@@ -54,6 +57,7 @@ class Simulation:
     notes: tuple[str, ...] = ()
     reserved_bytes: int | None = None
     served: bool | None = None
+    varied: Orders | None = None
 
     @property
     def parts(self) -> dict[str, int]:
@@ -76,12 +80,13 @@ def prepare(config: Mapping[str, Any], setup: Setup) -> None:
 def simulate_step(
     config: Mapping[str, Any], spec: AdapterSpec | None, setup: Setup, *, whole: bool = False,
     block_bytes: int = BLOCK_BYTES, how: Run = PLAIN, arch: Architecture | None = None, reserve: bool = False,
-    room: int | None = None,
+    room: int | None = None, spread: Spread | None = None,
 ) -> Simulation:  # fmt: skip
     """Run a step on the meta device, once as it begins and with what a later one finds: the optimizer's states.
 
     `whole` runs every layer instead of a few that stand for all; `arch` is the config's inventory where it is known;
-    `reserve`: with what torch's allocator reserves for it (reserving.py), and whether `room` bytes are enough.
+    `reserve`: with what torch's allocator reserves for it (reserving.py), and whether `room` bytes are enough; so too
+    where samples have the lengths of a `spread`, of which none is longer than the set-up's.
     Raises ConfigError where transformers or PEFT cannot run it, InputError for what is not simulated.
     """
     check_setup(setup)
@@ -117,6 +122,9 @@ def simulate_step(
     asked = _requests(made, setup, found, passed, updated) if reserve else None
     reserved = reserved_bytes(asked) if asked else None
     served = None if asked is None or room is None else (reserved or 0) <= room or serves(asked, room)
+    varied = None
+    if asked and spread:
+        varied = _varied(made, setup, found, asked, spread, how, room)
     return Simulation(
         peak,
         moments,
@@ -127,6 +135,7 @@ def simulate_step(
         made.notes,
         reserved,
         served,
+        varied,
     )
 
 
@@ -212,5 +221,26 @@ def _requests(
             tuple(trained) if finds else (), setup.gradients_kept, tuple(Unrolled(passed.step, found)), update,
             tuple(Unrolled(passed.evaluation, found)) if passed.evaluation else (), setup.expandable_segments,
         )  # fmt: skip
+    except IrregularError:
+        return None
+
+
+def _varied(
+    made: Made, setup: Setup, found: list[Stack], asked: Requests, spread: Spread, how: Run, room: int | None,
+) -> Orders | None:  # fmt: skip
+    """What is reserved where samples have lengths of their own; None where that cannot be told from the layers and
+    the lengths that ran. An evaluation is as long as the set-up says."""
+    drawn = spread.drawn(setup)
+
+    def at(length: int) -> Recorded:
+        with clear_errors(made.model.config.model_type):
+            recording = run(made, replace(setup, seq_len=length), found, Tracker(1), how)
+        kept = replace(recording, events=list(recording.events))  # with gradients until the update is done
+        made.model.zero_grad(set_to_none=True)
+        return recorded(Unrolled(kept, found))
+
+    try:
+        between = Between(at, (length for order in drawn for length in order))
+        return orders(asked, between, drawn, setup.accumulation, room)
     except IrregularError:
         return None

@@ -12,6 +12,7 @@ from ..memory.peak import WORKSPACES
 from ..schema import Basis, Notice, Source
 from ..setup import Setup
 from ..version import __version__
+from .orders import Orders
 from .timeline import PARTS, Peak
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class SimulatedStep:
     there is one; `flops_by_operator` those of forward and backward by phase and torch's operator; `layers_run` of
     `layers` were run; `reserved_bytes` is what torch.cuda.max_memory_reserved would show where the card has room, of
     steps as long as this one, or None where that is not told. `fits`: whether the GPU that was named serves it, None
-    where none was."""
+    where none was. `varied`: what is reserved where micro-steps are as long as data has them."""
 
     setup: Setup
     peak: Peak
@@ -57,6 +58,7 @@ class SimulatedStep:
     layers: int
     reserved_bytes: int | None = None
     fits: bool | None = None
+    varied: Orders | None = None
 
     @property
     def peak_bytes(self) -> int:
@@ -90,6 +92,7 @@ class SimulatedStep:
             "reserved_bytes": self.reserved_bytes,
             "per_gpu_bytes": self.per_gpu_bytes,
             "fits": self.fits,
+            "by_data": None if self.varied is None else self.varied.to_dict(),
             "parts": self.parts,
             "moment": self.moment,
             "moments": {

@@ -27,10 +27,12 @@ from .apart import each
 from .check import clear_errors
 from .report import SimulatedStep, SimulatedSteps, beside_bytes, context_bytes
 from .setups import setups_of
+from .spread import lengths_of
 
 if TYPE_CHECKING:
     from ..fact_types import Accelerator
     from .core import Simulation
+    from .spread import Spread
 
 METHODS = ("lora", "full", "qlora")
 NEEDED = ("torch", "transformers", "peft")
@@ -61,6 +63,9 @@ def simulate(
     alpha_pattern: str | Mapping[str, float] | None = None, modules_to_save: str | Sequence[str] | None = None,
     bias: str = "none", use_rslora: bool = False, adapter: str | os.PathLike[str] | None = None,
     images: int | None = None, image_size: str | Sequence[int] | None = None,
+    data: str | os.PathLike[str] | None = None, tokenizer: str | os.PathLike[str] | None = None,
+    format: str | None = None, loss_on: str | None = None, split: str | None = None,
+    columns: str | Mapping[str, str] | None = None,
     trust_remote_code: bool = False, whole: bool = False, progress: Progress | None = None,
 ) -> SimulatedSteps:  # fmt: skip
     """The training step of `model`, run without weights: peak memory by part, its moment, and FLOPs.
@@ -68,7 +73,8 @@ def simulate(
     The options are those of `lora-plan simulate`, by the same names; `batch` is of one GPU. A `trainer`'s profile
     fills those that are not given, as in an estimate. Of the usual methods, those that cannot be run so are left out
     and said; methods that are named are run or refused. `eval_batch`: with an evaluation of so many sequences. A
-    `gpu` is one that it has to fit on, as torch's allocator serves it.
+    `gpu` is one that it has to fit on, as torch's allocator serves it. Of `data` that are padded, what the allocator
+    reserves is told for their own lengths too.
     `whole` runs every layer instead of a few that stand for all. `progress` is told what is being done. Raises a
     PlannerError whose message says what to do; MissingDependencyError without torch.
     """
@@ -81,17 +87,18 @@ def simulate(
         raise InputError("trust-remote-code", True, "nothing: a simulation runs transformers' own code only")
     found, arch = load(model_of(options))
     arch = pictured(arch, found.config, options)
+    spread, read = lengths_of(options, arch)
     setups, left_out = setups_of(chosen, options, arch, named=methods is not None, spec=spec)
     _installed()
     checks.check(found.config)
     tell = progress or (lambda _: None)
     tell("loading torch and transformers")
     memory_bytes = None if card is None else card.memory_bytes
-    steps, notes = _run(setups, found.config, spec, arch, whole, memory_bytes, tell)
+    steps, notes = _run(setups, found.config, spec, arch, whole, memory_bytes, spread, tell)
     return SimulatedSteps(
         found.model_id, found.origin, arch.model_type, arch.params, spec, card, steps,
         (
-            *found.notices, *left_out, *_of_card(card, steps),
+            *found.notices, *read, *left_out, *_of_card(card, steps),
             *_notices(arch, found.config, spec, steps, notes),
         ),
         (
@@ -104,7 +111,7 @@ def simulate(
 
 def _run(
     setups: Sequence[Setup], config: Mapping[str, Any], spec: AdapterSpec, arch: Architecture, whole: bool,
-    memory_bytes: int | None, tell: Progress,
+    memory_bytes: int | None, spread: Spread | None, tell: Progress,
 ) -> tuple[dict[str, SimulatedStep], list[str]]:  # fmt: skip
     """The step of every set-up, by method, on a GPU of so many bytes, and what ran otherwise than asked for."""
     room = None if memory_bytes is None else memory_bytes - context_bytes(setups[0])
@@ -115,7 +122,17 @@ def _run(
 
         def run(setup: Setup) -> Simulation:
             return undisturbed(
-                partial(simulate_step, config, spec, setup, arch=arch, whole=whole, reserve=True, room=room)
+                partial(
+                    simulate_step,
+                    config,
+                    spec,
+                    setup,
+                    arch=arch,
+                    whole=whole,
+                    reserve=True,
+                    room=room,
+                    spread=spread,
+                )
             )
 
         prepare(config, setups[0])
@@ -132,6 +149,7 @@ def _run(
             result.layers,
             result.reserved_bytes,
             _fits(setup, result, memory_bytes),
+            result.varied,
         )
         for setup, result in zip(setups, results, strict=True)
     }
@@ -139,8 +157,10 @@ def _run(
 
 
 def _fits(setup: Setup, result: Simulation, memory_bytes: int | None) -> bool | None:
-    """Whether a GPU of so many bytes holds the step: as its allocator serves it, or where that cannot be told, by
-    the peak."""
+    """Whether a GPU of so many bytes holds the step: as its allocator serves it, in every order of the data's
+    lengths where there are data, or where that cannot be told, by the peak."""
+    if memory_bytes is not None and result.varied is not None:
+        return result.varied.served == len(result.varied.reserved)
     if memory_bytes is None or result.served is not None:
         return result.served
     return result.peak.bytes + beside_bytes(setup) <= memory_bytes
@@ -203,8 +223,10 @@ def _notices(
         yield Notice(
             "reserved-not-simulated", "what the allocator reserves cannot be told from the layers that ran"
         )
-    if any(step.setup.lengths_vary for step in steps.values()):
-        text = "reserved is of steps of one length; where lengths vary the allocator takes more"
+    if any(step.setup.lengths_vary and step.varied is None for step in steps.values()):
+        text = (
+            "reserved is of steps of one length; where lengths vary the allocator takes more: --data tells it"
+        )
         yield Notice("reserved-of-one-length", text)
     yield from (Notice("simulated-otherwise", note) for note in dict.fromkeys(notes))
     pairs = adapt(arch, spec)

@@ -30,7 +30,7 @@ class Requests:
     expandable: bool = False
 
 
-class _Card:
+class Card:
     """An allocator, and the blocks that it gave out by their names."""
 
     def __init__(self, expandable: bool, room: int) -> None:
@@ -96,7 +96,7 @@ def reserved_bytes(found: Requests) -> int:
 
 def _played(found: Requests, room: int) -> CachingAllocator:
     """The allocator of a card of so many bytes after all requests. Raises OutOfMemoryError."""
-    card = _Card(found.expandable, room)
+    card = Card(found.expandable, room)
     card.take((*found.weights, *found.update.apart))
     gradients: list[Block] = []
     for number in range(STEPS):

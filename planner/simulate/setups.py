@@ -25,7 +25,7 @@ from .check import check_setup
 SAID = (
     "checkpointing", "trainer", "eval_batch", "precision", "autocast", "upcast_small", "optimizer",
     "attention_kernel", "packing", "loss", "objective", "reference", "prompt_tokens", "lora_dropout",
-    "base_dtype", "outputs_held", "expandable_segments", "gpu",
+    "base_dtype", "outputs_held", "expandable_segments", "gpu", "lengths_vary",
 )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def check_pairs(spec: AdapterSpec, setup: Setup, arch: Architecture) -> None:
 def setup_of(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup:
     """The set-up of a method, which a simulation can run."""
     batch, accumulation = (whole_number(name, options[name]) for name in ("batch", "accumulation"))
-    asked = {name: options[name] for name in SAID if options[name] is not None}
+    asked = {name: options[name] for name in SAID if options.get(name) is not None}
     if method == "qlora" and options["quantize"] is not None:
         asked["quantize"] = options["quantize"]
     dtype = asked_adapter_dtype(options["adapter_dtype"], options["trainer"])
