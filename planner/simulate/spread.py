@@ -9,7 +9,8 @@ from typing import Any
 
 from ..dataclass import dataclass
 from ..errors import InputError
-from ..estimator import sequence_length
+from ..estimator import model_of, sequence_length
+from ..given import OF_DATA
 from ..running import data_of
 from ..samples import Samples
 from ..schema import Architecture, Notice
@@ -59,9 +60,15 @@ def lengths_of(options: dict[str, Any], arch: Architecture) -> tuple[Spread | No
     """The lengths of the data that options name, and what to say of them; None without. The `options` then say that
     sequences are padded, with lengths that vary, and are as long as the longest where they said nothing.
 
-    Raises InputError where lengths do not count: of packed sequences, of completions, of images.
+    Raises InputError where lengths do not count, of packed sequences, of completions, of images, and where an option
+    says how data are read that are not there.
     """
     if options["data"] is None:
+        for name in OF_DATA:
+            if options[name] is not None:
+                raise InputError(
+                    name.replace("_", "-"), options[name], "--data beside it", "It says how a file is read."
+                )
         return None, ()
     for field, wrong in (("packing", "packed"), ("packing", "full"), ("objective", "grpo")):
         if options[field] == wrong:
@@ -70,7 +77,7 @@ def lengths_of(options: dict[str, Any], arch: Architecture) -> tuple[Spread | No
     if options["images"]:
         raise InputError("images", options["images"], "none with --data: images are part of lengths")
     limit = sequence_length(arch, options["seq_len"])
-    read = data_of(options["model"], _of_data(options), limit)
+    read = data_of(model_of(options), _of_data(options), limit)
     samples = None if read is None else read.samples
     if read is None or samples is None or not samples.lengths:
         raise InputError("data", options["data"], "supervised samples or pairs, whose lengths can be read")
@@ -81,5 +88,5 @@ def lengths_of(options: dict[str, Any], arch: Architecture) -> tuple[Spread | No
 
 
 def _of_data(options: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("data", "tokenizer", "format", "loss_on", "split", "columns", "batch", "seq_len")
+    names = ("data", *OF_DATA, "batch", "seq_len")
     return {name: options[name] for name in names}

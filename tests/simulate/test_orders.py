@@ -153,18 +153,26 @@ def test_data_by_their_file(tmp_path: Path) -> None:
     cut = simulate(SMALL, methods="lora", data=data, seq_len=128).steps["lora"]
     assert cut.setup.seq_len == 128 < step.setup.seq_len
     assert simulate(SMALL, methods="lora", seq_len=128).to_dict()["lora"]["by_data"] is None
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps(
+            {"peft_type": "LORA", "base_model_name_or_path": SMALL, "r": 8, "target_modules": ["q_proj"]}
+        ),
+        encoding="utf-8",
+    )
+    its = simulate(adapter=tmp_path, methods="lora", data=data, seq_len=128).steps["lora"]
+    assert its.varied is not None and its.varied.lengths == cut.varied.lengths  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
     ("options", "field"),
     [
         ({"packing": "packed"}, "packing"), ({"packing": "full"}, "packing"), ({"objective": "grpo"}, "objective"),
-        ({"seq_len": 0}, "seq-len"),
+        ({"seq_len": 0}, "seq-len"), ({"data": None, "loss_on": "all"}, "loss-on"),
     ],
 )  # fmt: skip
 def test_what_has_no_lengths_of_its_own(options: dict[str, Any], field: str, tmp_path: Path) -> None:
     data = tmp_path / "train.jsonl"
     data.write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
     with pytest.raises(InputError) as error:
-        simulate(SMALL, methods="lora", data=data, **options)
+        simulate(SMALL, methods="lora", **{"data": data, **options})
     assert error.value.field == field
