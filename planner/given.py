@@ -78,10 +78,8 @@ def read(options: Mapping[str, Any], model_id: str, local: bool) -> Given:
     if len(given) > 1:
         raise InputError(given[1], options[given[1]], f"nothing beside {given[0]}", "Give one of them.")
     p, size = _check_rates(options, given)
-    for name in OF_DATA:
-        if options[name] is not None and given != ["data"]:
-            field = name.replace("_", "-")
-            raise InputError(field, options[name], "--data beside it", "It says how a file is read.")
+    if given != ["data"]:
+        check_unread(options)
     nats = options["nats"]
     if nats is not None and given not in (["data"], ["tokens"], ["dataset"]):
         raise InputError("nats", nats, "supervised data beside it", "Give --tokens, --dataset or --data.")
@@ -95,6 +93,14 @@ def read(options: Mapping[str, Any], model_id: str, local: bool) -> Given:
     if options["dataset"] is None:
         return Given()
     return _known(facts.dataset(options["dataset"]), p, size, nats)
+
+
+def check_unread(options: Mapping[str, Any]) -> None:
+    """Raise InputError where an option says how a file is read, and none is."""
+    for name in OF_DATA:
+        if options[name] is not None:
+            field = name.replace("_", "-")
+            raise InputError(field, options[name], "--data beside it", "It says how a file is read.")
 
 
 def _supervised(loss_tokens: int, nats: float | None) -> Information:

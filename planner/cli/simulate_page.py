@@ -20,6 +20,7 @@ PARTS = {
     "weights": "weights", "adapter": "adapter", "gradients": "gradients", "optimizer": "optimizer",
     "activations": "activations", "logits": "logits and loss", "temporary": "temporary",
 }  # fmt: skip
+BY_DATA = {"by data": "reserved_bytes", "  least": "least_reserved_bytes", "  most": "most_reserved_bytes"}
 MOST_OPERATORS = 5
 ENOUGH_S = 1.0  # for a thread to end that has been told to
 
@@ -72,23 +73,15 @@ def _memory(found: SimulatedSteps) -> Table:
         sizes = (step.reserved_bytes for step in steps)
         table.add_row("reserved", *("" if size is None else units.byte_size(size) for size in sizes))
     if any(step.varied is not None for step in steps):
-        told = [_of_lengths(step) for step in steps]
-        table.add_row("by data's lengths", *(middle for middle, _ in told))
-        table.add_row("  by their order", *(ends for _, ends in told), style="dim")
+        told = [step.varied and step.varied.to_dict() for step in steps]
+        for name, key in BY_DATA.items():
+            table.add_row(name, *(units.byte_size(each[key]) if each else "" for each in told))
     if found.gpu is not None:
         table.add_row("with context", *(units.byte_size(step.per_gpu_bytes) for step in steps))
         table.add_row("fits", *({True: "yes", False: "no", None: "unknown"}[step.fits] for step in steps))
     table.add_row("reached in", *(step.moment.partition(" ")[0] for step in steps))
     table.add_row("", *(step.moment.partition(" ")[2] for step in steps))
     return table
-
-
-def _of_lengths(step: SimulatedStep) -> tuple[str, str]:
-    """What is reserved by the data's lengths: in the middle order, and the least and most of all."""
-    if step.varied is None:
-        return "", ""
-    low, high = (units.byte_size(size) for size in (min(step.varied.reserved), max(step.varied.reserved)))
-    return units.byte_size(step.varied.median), f"{low} to {high}"
 
 
 def _moments(found: SimulatedSteps) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..dataclass import dataclass
-from .bias import Shared, added, as_mask
+from .bias import ALIGNED, Shared, added, as_mask
 from .decays import decays
 from .elementwise import drop
 from .passes import FLOAT32, HALF, Pass
@@ -259,8 +259,8 @@ def _tiled(run: Pass, shape: Shape, *, flash: bool) -> float:
 
 
 def _mask(run: Pass, shape: Shape, width: int) -> Value | None:
-    """The additive mask that memory-efficient attention gets, in the type of the values, its rows padded to 16 bytes
-    by a copy; None where it needs none."""
+    """The additive mask that memory-efficient attention gets, in the type of the values, its rows padded to
+    ALIGNED values by a copy; None where it needs none."""
     if shape.decay is not None:
         heads = shape.n_heads, shape.n_kv_heads
         found = decays(run, shape.decay, shape.pairs, heads, shape.chosen)
@@ -273,17 +273,18 @@ def _mask(run: Pass, shape: Shape, width: int) -> Value | None:
     if mask_as_given(run.length, shape.mask_width, width):
         return run.tape.leaf(0, width, grad=False)
     given = run.tape.leaf(0 if shape.mask_width == width else shape.pairs, width, grad=False)
-    length, step = max(1, round(run.length)), 16 // width
-    if length % step == 0:
+    length = max(1, round(run.length))
+    if length % ALIGNED == 0:
         return given
-    padded = run.tape.leaf(shape.pairs * (-(-length // step) * step / length), width, grad=False)
+    padded = run.tape.leaf(shape.pairs * (-(-length // ALIGNED) * ALIGNED / length), width, grad=False)
     del given
     return padded
 
 
 def mask_as_given(length: float, given: int, width: int) -> bool:
-    """Whether the kernel takes a mask of `given` bytes a value as it is: in the values' type, rows of 16 n bytes."""
-    return given == width and length * width % 16 == 0
+    """Whether the kernel takes a mask of `given` bytes a value as it is: in the values' type, rows of whole
+    ALIGNED values."""
+    return given == width and length % ALIGNED == 0
 
 
 def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:

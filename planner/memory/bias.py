@@ -16,6 +16,9 @@ from .passes import Pass
 from .tape import Buffer, Gradients, Size, Value, cast, copy
 
 INDEX = 8  # bytes of a bucket's number
+# Values, of any type, that rows of a mask are whole multiples of for memory-efficient attention, else they are copied
+# to such (pytorch, aten/src/ATen/native/transformers/attention.cpp, preprocess_mask and pad_bias).
+ALIGNED = 8
 
 
 @dataclass(frozen=True)

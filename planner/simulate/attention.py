@@ -15,6 +15,8 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
+from ..memory.bias import ALIGNED
+
 HALVES = (torch.float16, torch.bfloat16)
 FLASH_MOST = 256  # widest head of the flash kernel
 
@@ -160,12 +162,11 @@ def math_attention(q: Any, k: Any, v: Any, mask: Any, dropout: float, causal: bo
 
 
 def bias_of(mask: Any, q: Any, k: Any) -> Any:
-    """A mask as the memory-efficient kernel takes it: additive, in the query's type, rows padded to a multiple of 16
-    bytes."""
+    """A mask as the memory-efficient kernel takes it: additive, in the query's type, rows padded to ALIGNED
+    values."""
     if mask.dtype == torch.bool:
         mask = torch.where(mask, 0.0, torch.scalar_tensor(-math.inf, dtype=q.dtype, device=q.device))
-    step = 16 // mask.element_size()
-    rest = -mask.shape[-1] % step
+    rest = -mask.shape[-1] % ALIGNED
     if rest:
         mask = functional.pad(mask, (0, rest))[..., : k.shape[2]]
     return mask

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from ..dataclass import dataclass
+from ..memory.bias import ALIGNED
 from .requests import Request
 from .timeline import IrregularError
 
 MOST_RUNS = 16  # steps that are recorded at the most of those aligned alike, of a few tenths of a second each
-ALIGNED = 8  # tokens
-NEAR = 1e-3  # of all bytes: how near to what is recorded a parabola must come where it is not a straight line
+NEAR = 5e-3  # of all bytes: how near to what is recorded a parabola must come where it is not a straight line
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ class _Stretch:
 
 class Between:
     """Steps of all `lengths`, of which `run` records those that are needed. Lengths that are multiples of ALIGNED and
-    those that are not are told apart: attention copies a mask of the latter to rows that are (torch 2.13,
-    aten/src/ATen/native/transformers/attention.cpp, pad_bias).
+    those that are not are told apart: attention copies a mask of the latter to rows that are.
 
     Raises IrregularError where MOST_RUNS do not tell the others.
     """

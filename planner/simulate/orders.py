@@ -7,14 +7,15 @@ are longer than all before (of lengths aligned alike); the others are passed ove
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from statistics import median_low
 from typing import Any
 
 from ..dataclass import dataclass
 from .allocator import Block, CachingAllocator, OutOfMemoryError
 from .between import Between, Recorded, aligned
-from .reserving import ROOM, Card, Requests
+from .reserving import ROOM, Requests, Training
 
 AFTER = 4  # optimizer steps that are played after one that needed more
 
@@ -66,7 +67,7 @@ def orders(
     Neglects what loading the model left free, other streams, and that a shorter step than one before may need more,
     where its blocks are cut otherwise, beyond the AFTER steps that follow one that needed more: of 400 micro-steps of
     SmolLM2-135M 0 to 2% of what all reserve, 6% where many samples are cut at the greatest length, which comes early
-    (as much too little). Source: planner/simulate/allocator.py.
+    then: so much too little. Source: planner/simulate/allocator.py.
     """
     cards = [_played(found, between, each, accumulation, ROOM) for each in drawn]
     served = None
@@ -100,40 +101,30 @@ def _serves(
 
 
 def _played(
-    found: Requests, between: Between, drawn: Sequence[int], accumulation: int, room: int, every: bool = False
+    found: Requests, between: Between, drawn: Sequence[int], accumulation: int, room: int
 ) -> CachingAllocator:
-    """The allocator of a card of so many bytes after the micro-steps of an order, `every` one of them or those that
-    are longer than all before. Raises OutOfMemoryError."""
-    card = Card(found.expandable, room)
-    card.take((*found.weights, *found.update.apart))
-    gradients: list[Block] = []
+    """The allocator of a card of so many bytes after the micro-steps of an order. Raises OutOfMemoryError."""
+    training = Training(found, room)
     longest = dict.fromkeys((True, False), 0)
     quiet = 0  # optimizer steps since the last that needed more
     for start in range(0, len(drawn), accumulation):
-        part = [
-            length
-            for length in drawn[start : start + accumulation]
-            if every or quiet < AFTER or length > longest[aligned(length)]
-        ]
+        some = drawn[start : start + accumulation]
+        part = [length for length in some if quiet < AFTER or length > longest[aligned(length)]]
         if not part:
             continue
-        gradients = gradients or card.take(found.gradients)
-        before = card.allocator.reserved
-        made: list[Block] = []
         for length in part:
             longest[aligned(length)] = max(longest[aligned(length)], length)
-            made += _play(card.allocator, between.at(length))
-        card.play(found.update.later if start else found.update.first)
-        card.give(made)
-        if not found.kept:
-            card.give(gradients)
-            gradients = []
-        quiet = 0 if card.allocator.reserved > before else quiet + 1
-    if found.evaluation:
-        known = set(card.at)
-        card.play(found.evaluation)
-        card.give(card.left(known))
-    return card.allocator
+        steps = [between.at(length) for length in part]
+        before = training.allocator.reserved
+        training.step(partial(_micro_steps, training.allocator, steps))
+        quiet = 0 if training.allocator.reserved > before else quiet + 1
+    training.evaluate()
+    return training.allocator
+
+
+def _micro_steps(allocator: CachingAllocator, steps: Iterable[Recorded]) -> list[Block]:
+    """What they leave, one after another."""
+    return [block for step in steps for block in _play(allocator, step)]
 
 
 def _play(allocator: CachingAllocator, step: Recorded) -> list[Block]:

@@ -99,7 +99,7 @@ def simulate(
         found.model_id, found.origin, arch.model_type, arch.params, spec, card, steps,
         (
             *found.notices, *read, *left_out, *_of_card(card, steps),
-            *_notices(arch, found.config, spec, steps, notes),
+            *_notices(arch, found.config, spec, steps, notes, spread),
         ),
         (
             *(("model config", source) for source in found.sources), *_sources(), *claimed(trainer),
@@ -120,20 +120,10 @@ def _run(
             import_module("transformers")  # which does not import torch, and leaves time to load its library
         from .core import prepare, simulate_step
 
+        how: dict[str, Any] = {"arch": arch, "whole": whole, "reserve": True, "room": room, "spread": spread}
+
         def run(setup: Setup) -> Simulation:
-            return undisturbed(
-                partial(
-                    simulate_step,
-                    config,
-                    spec,
-                    setup,
-                    arch=arch,
-                    whole=whole,
-                    reserve=True,
-                    room=room,
-                    spread=spread,
-                )
-            )
+            return undisturbed(partial(simulate_step, config, spec, setup, **how))
 
         prepare(config, setups[0])
         ahead.wait()
@@ -157,9 +147,9 @@ def _run(
 
 
 def _fits(setup: Setup, result: Simulation, memory_bytes: int | None) -> bool | None:
-    """Whether a GPU of so many bytes holds the step: as its allocator serves it, in every order of the data's
-    lengths where there are data, or where that cannot be told, by the peak."""
-    if memory_bytes is not None and result.varied is not None:
+    """Whether a GPU of so many bytes holds the step: as its allocator serves it at its length and, where there
+    are data, in every order of theirs, or where that cannot be told, by the peak."""
+    if memory_bytes is not None and result.varied is not None and result.served:
         return result.varied.served == len(result.varied.reserved)
     if memory_bytes is None or result.served is not None:
         return result.served
@@ -210,7 +200,7 @@ def _installed() -> None:
 
 def _notices(
     arch: Architecture, config: Mapping[str, Any], spec: AdapterSpec, steps: Mapping[str, SimulatedStep],
-    notes: Sequence[str],
+    notes: Sequence[str], spread: Spread | None,
 ) -> Iterator[Notice]:  # fmt: skip
     """What a reader of the figures should know."""
     first = next(iter(steps.values())).setup
@@ -224,9 +214,8 @@ def _notices(
             "reserved-not-simulated", "what the allocator reserves cannot be told from the layers that ran"
         )
     if any(step.setup.lengths_vary and step.varied is None for step in steps.values()):
-        text = (
-            "reserved is of steps of one length; where lengths vary the allocator takes more: --data tells it"
-        )
+        told = "the data's lengths make requests of too many kinds" if spread else "--data tells it"
+        text = f"reserved is of steps of one length; where lengths vary the allocator takes more: {told}"
         yield Notice("reserved-of-one-length", text)
     yield from (Notice("simulated-otherwise", note) for note in dict.fromkeys(notes))
     pairs = adapt(arch, spec)

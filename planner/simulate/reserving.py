@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..dataclass import dataclass
 from .allocator import Block, CachingAllocator, OutOfMemoryError
@@ -30,7 +30,7 @@ class Requests:
     expandable: bool = False
 
 
-class Card:
+class _Card:
     """An allocator, and the blocks that it gave out by their names."""
 
     def __init__(self, expandable: bool, room: int) -> None:
@@ -69,6 +69,45 @@ class Card:
         return [self.at.pop(name) for name in list(self.at) if name not in before]
 
 
+class Training:
+    """A run on a card of `room` bytes, whose weights stand: optimizer steps, one after another, and an evaluation.
+    Each raises OutOfMemoryError where the card does not serve it."""
+
+    def __init__(self, found: Requests, room: int) -> None:
+        self.found = found
+        self.card = _Card(found.expandable, room)
+        self.card.take((*found.weights, *found.update.apart))
+        self.gradients: list[Block] = []
+        self.steps = 0
+
+    @property
+    def allocator(self) -> CachingAllocator:
+        """The card's."""
+        return self.card.allocator
+
+    def step(self, micro_steps: Callable[[], list[Block]]) -> None:
+        """Micro-steps, which tell what they leave, the update, and the end of what they left."""
+        found, card = self.found, self.card
+        self.gradients = self.gradients or card.take(found.gradients)
+        made = micro_steps()
+        card.play(found.update.later if self.steps else found.update.first)
+        self.steps += 1
+        card.give(made)
+        if not found.kept:
+            card.give(self.gradients)
+            self.gradients = []
+
+    def passes(self, requests: Sequence[Request]) -> list[Block]:
+        """Requests of a pass as they come; what is left of them, which is no longer known by name."""
+        before = set(self.card.at)
+        self.card.play(requests)
+        return self.card.left(before)
+
+    def evaluate(self) -> None:
+        """An evaluation, where the run has one."""
+        self.card.give(self.passes(self.found.evaluation))
+
+
 def serves(found: Requests, room: int) -> bool:
     """Whether a card with so many bytes for torch's allocator serves these requests, given back what is free where it
     is full.
@@ -96,21 +135,8 @@ def reserved_bytes(found: Requests) -> int:
 
 def _played(found: Requests, room: int) -> CachingAllocator:
     """The allocator of a card of so many bytes after all requests. Raises OutOfMemoryError."""
-    card = Card(found.expandable, room)
-    card.take((*found.weights, *found.update.apart))
-    gradients: list[Block] = []
-    for number in range(STEPS):
-        gradients = gradients or card.take(found.gradients)
-        before = set(card.at)
-        card.play(found.step)
-        made = card.left(before)
-        card.play(found.update.later if number else found.update.first)
-        card.give(made)
-        if not found.kept:
-            card.give(gradients)
-            gradients = []
-    if found.evaluation:
-        before = set(card.at)
-        card.play(found.evaluation)
-        card.give(card.left(before))
-    return card.allocator
+    training = Training(found, room)
+    for _ in range(STEPS):
+        training.step(lambda: training.passes(found.step))
+    training.evaluate()
+    return training.allocator

@@ -10,7 +10,7 @@ from typing import Any
 from ..dataclass import dataclass
 from ..errors import InputError
 from ..estimator import model_of, sequence_length
-from ..given import OF_DATA
+from ..given import OF_DATA, check_unread
 from ..running import data_of
 from ..samples import Samples
 from ..schema import Architecture, Notice
@@ -64,11 +64,7 @@ def lengths_of(options: dict[str, Any], arch: Architecture) -> tuple[Spread | No
     says how data are read that are not there.
     """
     if options["data"] is None:
-        for name in OF_DATA:
-            if options[name] is not None:
-                raise InputError(
-                    name.replace("_", "-"), options[name], "--data beside it", "It says how a file is read."
-                )
+        check_unread(options)
         return None, ()
     for field, wrong in (("packing", "packed"), ("packing", "full"), ("objective", "grpo")):
         if options[field] == wrong:
