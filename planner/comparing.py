@@ -18,7 +18,7 @@ from .host import Host, host_of
 from .memory import memory_gap
 from .moments import MemoryEstimate
 from .notices import beyond_context
-from .pacing import few_steps, packed_notice, timed
+from .pacing import by_data, few_steps, packed_notice, timed
 from .pictured import image_notices
 from .regret import Regret, expected_regret
 from .running import DATA, Data, Running, calibration_of, data_of, running
@@ -272,6 +272,8 @@ def compare(
     apart: dict[Method, InputError] = {}
     runs = _possible(list(_runs(models, wanted, picked, options, apart)))
     data = data_of(models[0], options, runs[0].setup.seq_len)
+    if data:
+        runs = [replace(run, setup=by_data(run.setup, data.samples, options)) for run in runs]
     if of_grpo["objective"] == "grpo":
         options["batch"] = _batch_of_grpo(runs[0], data, options)
         runs = list(_runs(models, wanted, picked, options, apart))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # loaded where a time is asked for
     from .speed import Calibration, StepTime
 
 UNPACKED = "padded"
+LENGTHS = ("lengths_vary", "length_records")  # what a set-up has by the data
 FEW = 10  # steps
 
 
@@ -86,6 +87,17 @@ def padded_length(setup: Setup, samples: Samples | None) -> int | None:
         return None
     length = samples.padded(setup.sequences, setup.seq_len)
     return math.ceil(length / setup.sequence_parallel) * setup.sequence_parallel
+
+
+def by_data(setup: Setup, samples: Samples | None, said: Mapping[str, Any]) -> Setup:
+    """A set-up whose lengths are the data's, where samples are padded or a trainer lets them vary: whether they do,
+    unless the options `said` that they do not, and how often a longer one comes."""
+    if samples is None or not samples.lengths or setup.packing == "packed" or setup.objective == "grpo":
+        return setup
+    if said.get("lengths_vary") is False or not (setup.packing == UNPACKED or setup.lengths_vary):
+        return setup
+    found = samples.records(setup.seq_len)
+    return replace(setup, lengths_vary=found[0] > 0, length_records=found)
 
 
 def _with_padding(mean: StepTime, full: StepTime) -> StepTime:

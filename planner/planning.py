@@ -19,7 +19,7 @@ from .memory import memory_gap
 from .notices import stored_notice
 from .objective import changes_step
 from .objective_rules import OF_SHARE
-from .pacing import few_steps, optimizer_steps, packed_notice, processed_tokens, timed
+from .pacing import by_data, few_steps, optimizer_steps, packed_notice, processed_tokens, timed
 from .pictured import pictured
 from .plan import Plan
 from .preferences import PLAIN_PREFERENCES, of_preferences
@@ -81,7 +81,7 @@ def _runs(
     for method in METHODS:
         said = _options_of(plan, method, options)
         try:
-            setup = setup_from(said, plan.workload.seq_len, arch.model_type)
+            setup = by_data(setup_from(said, plan.workload.seq_len, arch.model_type), plan.samples, said)
             own = () if method == "full" else pairs
             setup = as_it_goes(arch, setup, own, plan.request.get("checkpointing"))
             check_shares(arch, setup, own)
@@ -137,7 +137,7 @@ def _setup_of(plan: Plan, run: Running, options: Mapping[str, Any]) -> SetupOf:
     def setup_of(changes: Mapping[str, Any]) -> Setup:
         method: Method = "lora" if changes.get("quantize", run.setup.quantize) == "none" else "qlora"
         said = _options_of(plan, method, options, changes)
-        return setup_from(said, plan.workload.seq_len, run.arch.model_type)
+        return by_data(setup_from(said, plan.workload.seq_len, run.arch.model_type), plan.samples, said)
 
     return setup_of
 

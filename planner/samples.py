@@ -17,6 +17,8 @@ from .dataclass import dataclass
 if TYPE_CHECKING:
     from .given import Given
 
+MOST_SEQUENCES = 256  # of a micro-step, of which records are told apart
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -38,6 +40,16 @@ class Samples:
         limit = math.ceil(seq_len / self.unit)
         longest = expected_longest(capped(self.lengths, limit), sequences) * self.unit
         return max(1, min(seq_len, math.ceil(longest)))
+
+    def records(self, seq_len: int) -> tuple[float, ...]:
+        """`dataset.lengths.records` of these samples, each cut to `seq_len` tokens, in micro-steps of 1, 2, 4, ... up
+        to MOST_SEQUENCES; none where lengths are not known."""
+        if not self.lengths:
+            return ()
+        from .dataset.lengths import capped, records
+
+        counts = capped(self.lengths, math.ceil(seq_len / self.unit))
+        return tuple(records(counts, 2**power) for power in range(MOST_SEQUENCES.bit_length()))
 
     def steps(self, epochs: int, batch: int) -> int:
         """Optimizer steps of `batch` samples each."""

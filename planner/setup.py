@@ -68,7 +68,8 @@ class Setup:
     `micro_batch` sequences of `seq_len` tokens, `accumulation` of them in a step. `packing`: they are "full", or
         shorter ones are "padded" (with a mask) or "packed" (documents apart by lengths under flash, else by a mask).
     `lengths_vary`: batches differ in length (`seq_len` is the longest): the allocator keeps blocks of many sizes, but
-        for `expandable_segments`, mapped where they are wanted (PYTORCH_ALLOC_CONF).
+        for `expandable_segments`, mapped where they are wanted (PYTORCH_ALLOC_CONF). `length_records`: how often, by
+        the data (`Samples.records`), in micro-steps of 1, 2, 4, ... sequences; none where they are not known.
     `checkpointing`: layers run again in the backward pass; `reentrant`: by torch's older way; `offload_buffers`: as
         many hidden states as stand on the GPU all along for what is brought back (Unsloth's).
     `input_grads`: the embedding's output needs a gradient, as HF has it with checkpointing; None follows that.
@@ -142,6 +143,7 @@ class Setup:
     accumulation: int = 1
     packing: Packing = "full"
     lengths_vary: bool = False
+    length_records: tuple[float, ...] = ()
     expandable_segments: bool = False
     loss: Loss = "full"
     loss_chunk: int = 4096

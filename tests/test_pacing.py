@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
+from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,8 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner import compare, estimate, export, plan, review
-from planner.dataset.lengths import expected_longest, padding_efficiency
+from planner.dataset.lengths import expected_longest, padding_efficiency, records
+from planner.memory.constants import constants
+from planner.memory.overhead import KEPT_OF_RECORDS, times_kept
+from planner.pacing import by_data
 from planner.samples import Samples
+from planner.setup import Setup
 
 QWEN = "Qwen/Qwen3-8B"
 RUN: dict[str, Any] = {"gpu": "rtx4090", "trainer": "unsloth", "quantize": "nf4", "batch": 8, "seq_len": 512}
@@ -41,6 +48,71 @@ def test_the_longest_as_drawn(counts: dict[int, int], batch: int) -> None:
     assert expected_longest(counts, batch) == pytest.approx(
         seen, abs=0.2 * (max(counts) - min(counts)) + 1e-6
     )
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_records_are_those_of_all_orders(lengths: list[int]) -> None:
+    """One sample a micro-step: the mean over every order of the lengths that were longest so far, but the last."""
+    sums = []
+    for order in permutations(lengths):
+        longest: list[int] = []
+        for length in order:
+            longest += [length] if not longest or length > longest[-1] else []
+        sums.append(sum(longest[:-1]) / max(lengths))
+    assert records(Counter(lengths), 1) == pytest.approx(fmean(sums))
+
+
+def test_records_by_hand() -> None:
+    """A sample of 10 tokens and three of 30: the short one comes first one time in four. Of two at a time it is alone
+    one time in sixteen; of cut lengths that are all alike there is none."""
+    samples = Samples(4, 25.0, {10: 1, 30: 3})
+    assert samples.records(100)[:2] == pytest.approx((1 / 4 / 3, 1 / 16 / 3)) and samples.records(10)[0] == 0
+    assert len(samples.records(100)) == 9 and Samples(4, 25.0).records(100) == ()
+    setup = Setup(packing="padded", micro_batch=2)
+    known = by_data(setup, samples, {})
+    assert known.lengths_vary and known.length_records == samples.records(setup.seq_len)
+    assert times_kept(known, constants()) == pytest.approx(KEPT_OF_RECORDS / 16 / 3)
+    three = times_kept(replace(known, micro_batch=3), constants())
+    assert three == pytest.approx(KEPT_OF_RECORDS * (known.length_records[1] + known.length_records[2]) / 2)
+    most = times_kept(replace(known, micro_batch=999), constants())
+    assert most == KEPT_OF_RECORDS * known.length_records[-1]
+    assert not by_data(replace(setup, seq_len=10), samples, {}).lengths_vary
+    alone: tuple[tuple[Setup, dict[str, Any]], ...] = (
+        (replace(setup, packing="full"), {}), (setup, {"lengths_vary": False}),
+    )  # fmt: skip
+    assert all(by_data(own, samples, said) is own for own, said in alone)
+    assert by_data(replace(setup, packing="full", lengths_vary=True), samples, {}).length_records
+    grown = replace(known, expandable_segments=True)
+    assert times_kept(grown, constants()) == 0
+
+
+def test_an_estimate_keeps_what_its_data_leave(tmp_path: Path) -> None:
+    """The same by an estimate, a comparison and a plan; more of evenly spread lengths than of those that are cut."""
+    found = {}
+    for name, most in (("even", 2000), ("cut", 300)):
+        rows = [{"text": "word " * (10 + 9 * number)} for number in range(64)]  # up to 760 tokens
+        data = tmp_path / f"{name}.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run: dict[str, Any] = {
+            **RUN, "seq_len": most, "batch": 2, "data": data, "packing": "padded", "trainer": "trl-0.21",
+            "gpu": "h200",
+        }  # fmt: skip
+        own = estimate(QWEN, **run)
+        assert own.memory
+        memory = own.memory["qlora"]
+        assert memory["setup"]["lengths_vary"] and memory["interval"]["kind"] == "open"
+        column = compare(QWEN, methods="qlora", **run).columns[0].memory
+        assert (column.reserved_bytes, column.high) == (memory["reserved_bytes"], memory["high"])
+        alike = estimate(QWEN, **run, lengths_vary=False).memory["qlora"]  # type: ignore[index]
+        assert alike["allocated_bytes"] == memory["allocated_bytes"]
+        found[name] = (memory["reserved_bytes"] - alike["reserved_bytes"]) / most
+    assert 0 < 2 * found["cut"] < found["even"]
+    best = plan(
+        QWEN, data=data, packing="padded", gpu="h200", gpus=1, ranks=8, layers="mlp", trainer="trl-0.21"
+    )
+    assert best.best.memory.setup.length_records and "--length" not in best.command()
+    again = estimate(**best.options()).memory
+    assert again and again["lora"]["high"] == best.best.memory.high
 
 
 def test_samples_that_are_not_packed_make_a_step_for_each_batch_of_them() -> None:

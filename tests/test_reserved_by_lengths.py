@@ -10,7 +10,8 @@ from planner.simulate.allocator import MIB, CachingAllocator, OutOfMemoryError
 from planner.simulate.core import simulate_step
 from planner.simulate.timeline import PARTS
 from planner.trainers import filled
-from tools.reserved_by_lengths import LEAST, LONG, Step, lengths, record, reserved
+from tools.lengths_kept import kept
+from tools.reserved_by_lengths import LEAST, LONG, Step, lengths, longer, record, reserved
 
 ROOM = 2**40
 
@@ -66,6 +67,28 @@ def test_longer_samples_later_reserve_more() -> None:
     # 12 + 22; 22 fits, 44 new; 33 from 44, 66 new; 44 and 88: 44 from 66's, 88 new.
     assert allocated == 132 * MIB
     assert held == (12 + 22 + 44 + 66 + 88) * MIB
+
+
+def test_samples_that_can_need_more_are_those_longer_than_all_before_and_some_after() -> None:
+    assert longer([5, 3, 4, 9, 1, 2, 3, 4, 5], after=2) == [5, 3, 4, 9, 1, 2]
+    step = Step((), ((0, 11 * MIB / 1000), (0, 22 * MIB / 1000)), (1, 2, -1, -2))
+    order = lengths(LONG, 3)
+    some, every = longer(order), reserved(step, order, ROOM)
+    assert len(some) < len(order) / 10
+    assert reserved(step, some, ROOM) == every
+
+
+def test_what_lengths_leave_by_the_data_is_near_what_the_allocator_keeps() -> None:
+    """Of a small model, of each spread, within what orders differ by: a third to three times."""
+    model = "HuggingFaceTB/SmolLM2-135M"
+    options = {"trainer": "trl-0.21", "method": "lora", "checkpointing": "layer", "seq_len": 256}
+    found = dict(kept(model, options, 200))
+    assert set(found) == {"even", "mostly short", "log-normal", "near one", "cut"}
+    for name in ("even", "mostly short", "log-normal", "near one"):
+        each = found[name]
+        assert min(each.orders) / 2 <= each.told <= 2 * max(each.orders), name
+    assert found["cut"].told < min(each.told for name, each in found.items() if name != "cut")
+    assert min(found["near one"].orders) > max(found["cut"].orders)
 
 
 def test_a_step_of_many_lengths_is_that_of_one_length_where_all_are_alike() -> None:

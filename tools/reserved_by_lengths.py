@@ -3,7 +3,7 @@
     python -m tools.reserved_by_lengths 287            # a row of data/measured/memory.csv: ms-swift's benchmark
     python -m tools.reserved_by_lengths 277 --orders 20
     python -m tools.reserved_by_lengths 287 --no-checkpointing --seq-len 2048
-    python -m tools.reserved_by_lengths --shapes Qwen/Qwen3-1.7B --seq-len 512   # by how lengths are spread
+    python -m tools.reserved_by_lengths --every   # all of its figures, and how many lie among those of the orders
 
 A micro-step is run on fake tensors at two lengths, all layers; every block grows in a straight line between. Its
 requests then go to the allocator for one sample after another. Lengths are drawn from a gamma distribution with the
@@ -16,16 +16,18 @@ what the optimizer makes in its step, and that another model's tokenizer counts 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median, quantiles
+from statistics import mean, median, quantiles
 
 import numpy as np
 
+from planner.dataset.lengths import records
 from planner.estimator import load
-from planner.running import running
+from planner.running import Running, running
 from planner.setup import Setup
-from planner.simulate.allocator import Block, CachingAllocator
+from planner.simulate.allocator import Block, CachingAllocator, OutOfMemoryError
 from planner.simulate.layers import everyone, stacks
 from planner.simulate.model import make
 from planner.simulate.step import run
@@ -35,7 +37,6 @@ from tools.published_memory import Case, cases, model_of
 MEAN, SPREAD, LEAST = 3234.4, 2547.5, 91
 SAMPLES, SAMPLES_LONG, LONG = 4959, 1000, 2048
 ROOM = 84_200_000_000  # of an A100 with 80 GiB, less CUDA's context
-SHAPED = 300  # samples of a spread
 # ChatGLM3's code is its own: as Llama of the same shapes, whose blocks are as large (with its own code, run apart,
 # 20.88 GB are allocated at the most, and 20.70 so).
 AS_LLAMA = {
@@ -59,12 +60,16 @@ class Step:
 
 def step_of(case: Case) -> Step:
     """A micro-step of a published run, all layers on fake tensors."""
-    model, options = model_of(case.model), case.options
-    if case.model in AS_LLAMA:
-        model, options = AS_LLAMA[case.model], {**options, "targets": "q_proj,k_proj,v_proj"}
-    found = running(model, options)
-    config = load(model)[0].config
+    found = found_of(case)
+    config = load(AS_LLAMA.get(case.model) or model_of(case.model))[0].config
     return record(config, found.spec, found.setup, found.arch)
+
+
+def found_of(case: Case) -> Running:
+    """The run of a case."""
+    if case.model in AS_LLAMA:
+        return running(AS_LLAMA[case.model], {**case.options, "targets": "q_proj,k_proj,v_proj"})
+    return running(model_of(case.model), case.options)
 
 
 def record(
@@ -116,43 +121,62 @@ def reserved(step: Step, order: Sequence[int], room: int = ROOM) -> tuple[int, i
     return allocator.most_allocated, allocator.most_reserved
 
 
-def shapes(number: int, most: int, seed: int) -> dict[str, list[int]]:
-    """Lengths of samples up to `most` as data have them: evenly spread, most of them short and one the longest, and
-    cut at it, where 29% are as long."""
-    draw = np.random.default_rng(seed)
-    short = np.minimum(1, draw.gamma(1.5, 0.12, number))
-    short[draw.integers(number)] = 1
-    spread = {
-        "even": draw.uniform(0.05, 1, number), "mostly short": short,
-        "cut": np.minimum(1, draw.gamma(2, 0.4, number)),
-    }  # fmt: skip
-    return {name: [max(16, int(most * share)) for share in found] for name, found in spread.items()}
+def longer(order: Sequence[int], after: int = 4) -> list[int]:
+    """The samples that are longer than all before, each with some `after` it: others need nothing more."""
+    found, most, left = [], 0, 0
+    for length in order:
+        left = after + 1 if length > most else left
+        if left:
+            found.append(length)
+        most, left = max(most, length), left - (left > 0)
+    return found
 
 
-def by_shape(model: str, most: int, orders: int) -> None:
-    """Show what lengths of each spread leave reserved beyond what one length does, of LoRA without checkpointing and
-    with all logits at once, over what of the peak grows with the length: `cached_varied` as the allocator has it."""
-    options = {"method": "lora", "trainer": "trl-0.21", "checkpointing": "none", "seq_len": most}
-    found = running(model, {**options, "packing": "padded", "lengths_vary": True})
-    step = record(load(model)[0].config, found.spec, found.setup, found.arch, (most // 2, most))
-    varied, plain = found.memory().varied_bytes, reserved(step, [most] * 3)[1]
-    for name in shapes(1, most, 0):
-        more = [reserved(step, shapes(SHAPED, most, seed)[name])[1] - plain for seed in range(orders)]
-        low, high = min(more) / varied, max(more) / varied
-        print(f"{name:12} {median(more) / varied:.2f} ({low:.2f} to {high:.2f}) of {varied / 1e9:.2f} GB")
+def every(orders: int) -> None:
+    """Show each figure of the benchmark with the least, the middle and the most of so many orders, and what is kept
+    of each length that was the longest so far, as an estimate by the data has it."""
+    inside, offs, shares = 0, [], []
+    rows = [
+        each
+        for each in cases()[0]
+        if each.metric == "reserved" and str(each.options.get("trainer")).startswith("ms-swift")
+    ]
+    for case in rows:
+        try:
+            step, most = step_of(case), int(case.options["seq_len"])
+        except SystemExit:
+            print(f"{case.row} {case.model}: {case.options['seq_len']} tokens make requests of their own")
+            continue
+        drawn = [lengths(most, seed) for seed in range(orders)]
+        try:
+            held = sorted(reserved(step, longer(order))[1] for order in drawn)
+        except OutOfMemoryError:
+            print(f"{case.row} {case.model}: not all orders are served by {ROOM / 1e9:.1f} GB")
+            continue
+        grows = found_of(case).memory().varied_bytes
+        plain = reserved(step, [max(drawn[0])] * 3)[1]
+        inside += held[0] <= case.measured <= held[-1]
+        offs.append(abs(median(held) / case.measured - 1))
+        shares.append((case.measured - plain) / grows / mean(records(Counter(order), 1) for order in drawn))
+        print(
+            f"{case.row} {case.model}, {most} tokens: {case.measured / 1e9:.1f} GB measured, {held[0] / 1e9:.1f} to "
+            f"{held[-1] / 1e9:.1f}, half up to {median(held) / 1e9:.1f}; kept of each record {shares[-1]:.2f}"
+        )
+    print(f"{inside} of {len(offs)} within; the middle order {median(offs):.1%} off in the middle, ", end="")
+    print(f"{max(offs):.0%} at the most; kept of each record {median(shares):.2f} in the middle")
 
 
 def main() -> None:
     """Show a row's figure among those of many orders."""
     read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     read.add_argument("row", type=int, nargs="?")
-    read.add_argument("--shapes", metavar="MODEL", help="instead of a row: by how lengths are spread")
+    read.add_argument("--every", action="store_true", help="all figures of the benchmark")
     read.add_argument("--orders", type=int, default=10)
     read.add_argument("--no-checkpointing", action="store_true", help="as if nothing ran again")
     read.add_argument("--seq-len", type=int, help="another greatest length")
     given = read.parse_args()
-    if given.shapes:
-        by_shape(given.shapes, given.seq_len or LONG, given.orders)
+    if given.every or given.row is None:
+        every(given.orders)
         return
     case = next(each for each in cases()[0] if each.row == given.row and each.metric == "reserved")
     changed: dict[str, object] = {"checkpointing": "none"} if given.no_checkpointing else {}

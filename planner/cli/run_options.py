@@ -165,7 +165,8 @@ _SWITCHES = {
     "upcast_small": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it. "
     "Default: so with nf4 or int8 where no --trainer is named.",
     "lengths_vary": "Batches of many lengths, --seq-len the longest: torch's allocator keeps blocks of each. Not "
-    "where every batch has a sample as long as the cap.",
+    "where every batch has a sample as long as the cap. Default: as the data of --data have it where they are "
+    "padded, else the trainer's.",
     "expandable_segments": "PYTORCH_ALLOC_CONF=expandable_segments:True: batches of many lengths leave no blocks of "
     "each. Default: off, or the trainer's.",
     "gradients_late": "zero_grad() stands between the forward pass and backward(), so that a step's gradients are "

@@ -57,6 +57,26 @@ def expected_longest(counts: Histogram, batch: int) -> float:
     return found
 
 
+def records(counts: Histogram, batch: int) -> float:
+    """How many times the longest is held by lengths that were each the longest so far, but for the last: the sum over
+    lengths n below the longest L of n / L x p(n) / (p(n) + P(longer)), which is E of what stands if no block of one
+    such length serves another. p is the chance that the longest of `batch` examples drawn at random has n tokens;
+    that length is a record where it comes before all that are longer.
+
+    Neglects that a pass has so many micro-steps and no more.
+    """
+    total, longest = sum(counts.values()), max(counts, default=0)
+    found, longer, rest = 0.0, 0.0, total
+    for length in sorted(counts, reverse=True):
+        own = (rest / total) ** batch
+        rest -= counts[length]
+        chance = own - (rest / total) ** batch
+        if longer and chance:
+            found += length / longest * chance / (chance + longer)
+        longer += chance
+    return found
+
+
 def padding_efficiency(counts: Histogram, batch: int) -> float:
     """Tokens over all places of batches of `batch` examples drawn at random and padded to their longest.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..moments import BEFORE, Interval, Item, MemoryEstimate, Moment
@@ -10,6 +10,11 @@ from ..setup import Setup
 from ..trainers import known as trainer_known
 from .constants import Constants, constants
 from .interval_kinds import NARROWER
+
+# Of the blocks that grow with the length, what each length that was the longest so far leaves reserved: by torch's
+# allocator itself 0.87 in the middle of simulated passes over many spreads (tools/lengths_kept.py); of the lengths of
+# one published benchmark 0.6, and 0.5 by its 21 figures (tools/reserved_by_lengths.py --every). In between.
+KEPT_OF_RECORDS = 0.65
 
 
 def overhead(setup: Setup, known: Constants | None = None) -> tuple[Item, ...]:
@@ -27,13 +32,34 @@ def cached(setup: Setup, apart: int, whole_units: int, varied: int, known: Const
     Blocks that served one phase of the step (layers, the unembedding with its loss, the update) seldom serve another,
     so that much of the smaller phases' transient bytes (`apart`) comes on top; blocks of gathered units live on a
     stream of their own. Where lengths vary, blocks of one length seldom serve another: much of what grows with the
-    length (`varied`) is held several times over, but in expandable segments, which map memory where it is wanted
-    (pytorch v2.13, docs/source/notes/cuda.rst, expandable_segments).
+    length (`varied`) is held several times over (`times_kept`).
     """
     known = known or constants()
     gathered = known.cached_gathered * whole_units if setup.gpus > 1 else 0
-    fixed = setup.lengths_vary and not setup.expandable_segments
-    return round(known.cached_apart * apart + gathered + known.cached_varied * varied * fixed)
+    return round(known.cached_apart * apart + gathered + times_kept(setup, known) * varied)
+
+
+def times_kept(setup: Setup, known: Constants) -> float:
+    """How many times over what grows with the length is kept for other lengths than the one that runs: where data
+    tell them, KEPT_OF_RECORDS of each that was the longest so far; else as published runs had it.
+
+    None is in expandable segments, which map memory where it is wanted (pytorch v2.13, docs/source/notes/cuda.rst,
+    expandable_segments). Neglects the order in which lengths come, which may make it half or twice as much, and which
+    blocks of one length serve another: of each record 0.35 to 1.2 were kept.
+    """
+    if not setup.lengths_vary or setup.expandable_segments:
+        return 0.0
+    if not setup.length_records:
+        return known.cached_varied
+    return KEPT_OF_RECORDS * _between(setup.length_records, setup.sequences)
+
+
+def _between(powers: Sequence[float], number: int) -> float:
+    """What is told at 1, 2, 4, ... at another number, in straight lines, and beyond the last as there."""
+    low = number.bit_length() - 1
+    if low + 1 >= len(powers):
+        return powers[-1]
+    return powers[low] + (powers[low + 1] - powers[low]) * (number / (1 << low) - 1)
 
 
 def beyond_peak(moments: Iterable[Moment], step_cached: int, before: int) -> int:

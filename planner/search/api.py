@@ -17,6 +17,7 @@ from ..estimator import load, sequence_length
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
 from ..memory import memory_gap
+from ..pacing import LENGTHS, by_data
 from ..preferences import unknown_rate
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, usual_of
 from ..schema import Notice
@@ -170,10 +171,13 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
     elif options["group"] is not None:
         raise InputError("group", options["group"], "objective grpo beside it")
     said = plain_engine(setup) if objective == "grpo" else setup
+    plain = Setup(**{**filled(said, arch.model_type), "seq_len": seq_len})
+    made = by_data(plain, data.samples, setup)
+    of_data = {name: getattr(made, name) for name in LENGTHS} if made is not plain else {}
     job = Job(
         arch=arch,
-        setup=Setup(**{**filled(said, arch.model_type), "seq_len": seq_len}),
-        given=setup,
+        setup=made,
+        given={**setup, **of_data},
         spec=spec,
         tokens=data.tokens,
         loss_tokens=data.loss_tokens if objective == "sft" else None,

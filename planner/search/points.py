@@ -23,7 +23,7 @@ from ..memory.known import scales, with_batch
 from ..memory.layout import Shaped, shape_of
 from ..memory.linear import AtPoints, Joined, Linear, NotLinearError, Points
 from ..memory.loading import before_steps
-from ..memory.overhead import overhead
+from ..memory.overhead import overhead, times_kept
 from ..memory.peak import Throughout, as_run, fixed_bytes, memory_is_ruled, throughout
 from ..memory.per_layer import PROJECTION
 from ..memory.sharding import end_unit, gathered, in_flat_units, in_one, one_stream, reduce_buffer, spread
@@ -367,7 +367,8 @@ def _figures(
     sets = zip(points.setups, held, strict=True)
     pools = [pools_of(arch, own, each.gradients, each.unit, each.outside) for own, each in sets]
     streams = streams_at(pools, points.of, found, moments)
-    kept = (_cached(setup, apart, streamed, each) + streams for each in (varied, 0))
+    times = _times_kept(points.setups[0], points.batch)
+    kept = (_cached(times, apart, streamed, each) + streams for each in (varied, 0))
     return [0, *moments, 0, beyond, *kept, 0]
 
 
@@ -395,9 +396,15 @@ def _varied(setup: Setup, found: Sequence[tuple[list[str], Array]], moments: Arr
     return np.stack(own)[moments.argmax(axis=0), np.arange(moments.shape[1])]
 
 
-def _cached(setup: Setup, apart: Array, streamed: Any, varied: Any) -> Array:
+def _times_kept(setup: Setup, batch: Any) -> Array:
+    """`memory.overhead.times_kept` at micro-batches."""
+    sizes, places = np.unique(np.asarray(batch), return_inverse=True)
+    own = [times_kept(replace(setup, micro_batch=int(size)), constants()) for size in sizes]
+    return np.array(own)[places]
+
+
+def _cached(times: Any, apart: Array, streamed: Any, varied: Any) -> Array:
     """`memory.overhead.cached` at every point."""
     known = constants()
     gathered = known.cached_gathered * np.asarray(streamed, float)
-    fixed = setup.lengths_vary and not setup.expandable_segments
-    return np.rint(known.cached_apart * apart + gathered + known.cached_varied * varied * fixed)
+    return np.rint(known.cached_apart * apart + gathered + times * varied)

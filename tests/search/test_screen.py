@@ -84,6 +84,7 @@ def test_the_screen_knows_that_padded_batches_take_a_mask() -> None:
     [
         {"offload": "all", "eval_batch": 8}, {"trainer": "litgpt-2024", "packing": "padded"},
         {"trainer": "hf-trainer", "lengths_vary": True, "offload": "optimizer"},
+        {"trainer": "trl-0.21", "lengths_vary": True, "length_records": (3.0, 2.5, 1.25, 0.5)},
         {"precision": "fp32", "tf32": True, "packing": "padded"},
     ],
     ids=str,
@@ -127,6 +128,7 @@ OBJECTIVES: list[dict[str, Any]] = [
         "vllm_gpus": (1, 2),
         "gpus": (1,),
     },
+    {"lengths_vary": True, "length_records": (2.0, 0.5), "objective": "dpo"},
     {"lengths_vary": True, "vllm_memory": 0.4, "generation": "transformers,colocate"},
     {"vllm_tensor_parallel": 2, "generation": "colocate,server", "vllm_gpus": 2, "gpus": (2, 4)},
     {"objective": "dpo"},
