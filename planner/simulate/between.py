@@ -2,7 +2,8 @@
 
 Nothing here knows torch. Most blocks grow in a straight line with the length, scores of attention with its square: a
 parabola through three lengths gives both exactly. Where the requests of two lengths are not the same ones in the same
-order (a loss in pieces, of which there are more), what lies between is recorded too, until each stretch has one.
+order (a loss in pieces, of which there are more), what lies between is recorded too, until each stretch has one, or
+else all that is asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .requests import Request
 from .timeline import IrregularError
 
 MOST_RUNS = 16  # steps that are recorded at the most of those aligned alike, of a few tenths of a second each
+MOST_EACH = 80  # and where each tells of itself alone
 NEAR = 5e-3  # of all bytes: how near to what is recorded a parabola must come where it is not a straight line
 
 
@@ -97,6 +99,36 @@ class Between:
     def at(self, length: int) -> Recorded:
         """The step of one of the lengths."""
         return self._alike[aligned(length)].at(length)
+
+
+class Each:
+    """Steps of the lengths that are asked for, each as it is recorded: where a few do not tell the others.
+
+    Raises IrregularError where more than MOST_EACH are.
+    """
+
+    def __init__(self, run: Callable[[int], Recorded], lengths: Iterable[int]) -> None:
+        self.lengths = sorted(set(lengths))
+        self.run = run
+        self._known: dict[int, Recorded] = {}
+
+    @property
+    def runs(self) -> int:
+        """Steps that were recorded."""
+        return len(self._known)
+
+    def at(self, length: int) -> Recorded:
+        """The step of a length."""
+        if length not in self._known:
+            if len(self._known) >= MOST_EACH:
+                raise IrregularError("too many lengths are longer than all before them")
+            self._known[length] = self.run(length)
+        return self._known[length]
+
+    def near(self, length: int) -> Recorded:
+        """The step of a length, or of the nearest that was recorded and is aligned alike, where one was."""
+        like = [known for known in self._known if aligned(known) == aligned(length)]
+        return self.at(min(like, key=lambda known: abs(known - length), default=length))
 
 
 class _Alike:

@@ -10,7 +10,7 @@ from ..adapter import AdapterSpec
 from ..memory.peak import WORKSPACES
 from ..schema import Architecture
 from ..setup import Setup
-from .between import Between, Recorded, recorded
+from .between import Between, Each, Recorded, recorded
 from .check import check_setup, clear_errors
 from .images import towers_whole
 from .layers import Stack, everyone, stacks
@@ -231,16 +231,26 @@ def _varied(
     """What is reserved where samples have lengths of their own; None where that cannot be told from the layers and
     the lengths that ran. An evaluation is as long as the set-up says."""
     drawn = spread.drawn(setup)
+    known: dict[int, Recorded] = {}
 
     def at(length: int) -> Recorded:
+        if length not in known:
+            known[length] = ran(length)
+        return known[length]
+
+    def ran(length: int) -> Recorded:
         with clear_errors(made.model.config.model_type):
             recording = run(made, replace(setup, seq_len=length), found, Tracker(1), how)
         kept = replace(recording, events=list(recording.events))  # with gradients until the update is done
         made.model.zero_grad(set_to_none=True)
         return recorded(Unrolled(kept, found))
 
-    try:
-        between = Between(at, (length for order in drawn for length in order))
-        return orders(asked, between, drawn, setup.accumulation, room)
-    except IrregularError:
-        return None
+    lengths = {length for order in drawn for length in order}
+    for way in (
+        (Each,) if setup.loss.startswith("recomputed") else (Between, Each)
+    ):  # pieces that are made again
+        try:
+            return orders(asked, way(at, lengths), drawn, setup.accumulation, room)
+        except IrregularError:
+            continue
+    return None

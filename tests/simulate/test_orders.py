@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +18,7 @@ from planner.estimator import load
 from planner.samples import Samples
 from planner.setup import Setup
 from planner.simulate import core, simulate
-from planner.simulate.between import Between, Recorded, recorded
+from planner.simulate.between import MOST_EACH, Between, Each, Recorded, recorded
 from planner.simulate.layers import everyone, stacks
 from planner.simulate.model import make
 from planner.simulate.optimizers import Update
@@ -27,6 +27,7 @@ from planner.simulate.requests import Unrolled
 from planner.simulate.reserving import Requests, reserved_bytes
 from planner.simulate.spread import Spread, spread_of
 from planner.simulate.step import PLAIN, run
+from planner.simulate.timeline import IrregularError
 from planner.simulate.tracker import Tracker
 
 from .small import LORA
@@ -91,6 +92,61 @@ def test_steps_that_are_passed_over_leave_little(accumulation: int, monkeypatch:
         assert 0.9 * full <= some <= 1.02 * full
     plain = core.simulate_step(CONFIG, LORA, setup, reserve=True)
     assert plain.reserved_bytes is not None and told.median > 1.05 * plain.reserved_bytes
+
+
+class _Every(Between):
+    """Steps that are each recorded, of which all are played."""
+
+    def __init__(self, run: Callable[[int], Recorded], lengths: Iterable[int]) -> None:
+        self.lengths, self.at = sorted(set(lengths)), run  # type: ignore[assignment, method-assign]
+
+
+@pytest.mark.parametrize("loss", ["recomputed", "split"])
+def test_a_loss_in_pieces_is_told_by_the_steps_that_are_played(
+    loss: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every number of pieces makes requests of its own, more than a few recordings tell: against all steps, each
+    recorded and played."""
+    setup = replace(BASE, loss=loss, loss_chunk=32, checkpointing="layer")
+    counted: list[int] = []
+
+    def counting(made: Any, own: Setup, *rest: Any) -> Any:
+        counted.append(own.seq_len)
+        return run(made, own, *rest)
+
+    monkeypatch.setattr(core, "run", counting)
+    told = core.simulate_step(CONFIG, LORA, setup, reserve=True, spread=EVEN).varied
+    assert told is not None and len(counted) < MOST_EACH
+    monkeypatch.setattr(core, "Each", _Every)
+    monkeypatch.setattr(core, "Between", _Every)
+    monkeypatch.setattr(import_module("planner.simulate.orders"), "AFTER", 10**6)
+    every = core.simulate_step(CONFIG, LORA, setup, reserve=True, spread=EVEN).varied
+    assert every is not None and every.allocated == told.allocated
+    for some, full in zip(told.reserved, every.reserved, strict=True):
+        assert 0.9 * full <= some <= 1.03 * full
+
+
+def test_a_longest_first_step_finds_no_states_and_a_later_one_does() -> None:
+    """20 MiB and states of 8 that the first update makes: 28 at the second step of the longest, 24 at a shorter."""
+    mib = 2**20
+
+    def at(length: int) -> Recorded:
+        return Recorded((0, ~0), (length * mib,))
+
+    states = Update(0, 0, first=((("state",), 8 * mib),))
+    asked = Requests((), (), False, (), states)
+    between = Between(at, (16, 20))
+    most = [orders(asked, between, [order]).allocated[0] for order in ([20, 16, 16, 20], [20, 16, 16])]
+    assert most == [28 * mib, 24 * mib]
+
+
+def test_too_many_lengths_that_need_more_are_not_told() -> None:
+    each = Each(lambda length: Recorded((0, ~0), (length,)), range(MOST_EACH + 1))
+    assert each.at(5) == each.at(5) == Recorded((0, ~0), (5,)) and each.runs == 1
+    for length in range(MOST_EACH):
+        each.at(length)
+    with pytest.raises(IrregularError):
+        each.at(MOST_EACH)
 
 
 def test_segments_that_grow_take_little_more_than_is_allocated_and_a_card_serves_by_order() -> None:
