@@ -114,7 +114,7 @@ def _shifted(logits: Value, *, single: bool) -> Value:
 
 def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Value:
     """Logits of so many rows, with what the family does to them."""
-    width = run.whole if head.trained else run.norms
+    width = run.whole if head.trained else run.saved if run.recasts else run.norms
     weight = Weight(head.reads, head.vocab, head.trained, unpacked=head.unpacked, width=width)
     if traits.wide_logits:  # of the stream in the weight's type
         x = cast(x, width)
@@ -232,7 +232,10 @@ def _of_chances(run: Pass, given: list[Value], head: Head, traits: Traits, loss:
     if loss.startswith("full"):
         return log_probs.gathered(run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab)
     if loss == "sliced-fused":
-        return log_probs.sliced(run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab)
+        viewed = head.viewed and traits.logits == "plain"
+        return log_probs.sliced(
+            run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab, viewed=viewed
+        )
     if loss == "wide-fused":
         return cross_entropy(run, unembed(run, given.pop(), head, traits, run.tokens), loss)
     rows = run.tokens

@@ -273,7 +273,7 @@ def _entry(
     placed = run.rows * (patches * FLOAT32) if manner.interpolated else 0
     during: Held = {TEMPORARY: lowered + turned + placed}
     forward = Stretch({}, {TEMPORARY: lowered + turned + placed, STREAM: one * copies})
-    altered = manner.permuted or (manner.positioned and not manner.placed)
+    altered = images.hooked and (manner.permuted or (manner.positioned and not manner.placed))
     leaf: Held = {KEPT: one} if grad and setup.method != "full" and altered else {}
     if setup.method != "full":
         return forward, Stretch({}, {STREAM: one * 2} if grad else {}), during, leaf
@@ -290,7 +290,7 @@ def _lowered(run: Pass, manner: Manner, pixels: int) -> Size:
 
 def _on_positions(job: Job, images: Images) -> Adapted | None:
     """The pairs on a tower's table of positions."""
-    home = _patches(images).name.rpartition(".")[0]
+    home = _patches(images).name.rpartition(".")[0].removesuffix(".patch_embed")  # Qwen3-VL's lie beside it
     found = (each for each in job.adapted or () if each.matrix.kind == "embedding")
     return next((each for each in found if each.matrix.name.startswith(f"{home}.")), None)
 
@@ -299,13 +299,15 @@ def _kept_by_patches(
     own: Job, images: Images, run: Pass, pixels: Size, lowered: Size, placed: Adapted | None
 ) -> Size:
     """Bytes that stay where patches are made by what is trained: the convolution's pixels (which its way back asks
-    for though a bias alone is trained), and DoRA's rows of positions with what its pair made."""
+    for though a bias alone is trained), and DoRA's rows of positions with what its pair made (of four corners, between
+    which `interpolated` ones lie)."""
     kept: Size = 0
     if own.trained.any_in(_block(images, "stem")):
         kept = lowered or (pixels * (run.compute / FLOAT32) if run.autocast else 0)
     if placed is not None and placed.pairs[0].magnitudes:
         wide = run.compute if run.autocast else max(run.stream, run.trained)
-        kept = kept + run.rows * (images.tower.hidden_size * (run.stream + wide))
+        corners = 4 if MANNERS[images.tower.model_type].interpolated else 1
+        kept = kept + corners * run.rows * (images.tower.hidden_size * (run.stream + wide))
     return kept
 
 

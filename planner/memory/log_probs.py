@@ -222,16 +222,20 @@ def written_over(logits: Value) -> Value:
     return logits.tape.apply((logits,), 0, FLOAT32, (held,), lambda g: (held,))
 
 
-def sliced(run: Pass, logits: Value, vocab: int) -> Value:
-    """Log-probabilities of completions, of a slice of all logits, which are divided in place: verl up to 0.8 without
-    use_remove_padding. Of several sequences the kernel is given a copy, in which it makes the gradient. Passes that
-    make none make entropies, operation by operation, of a softmax in float32 and its product with the logits."""
+def sliced(run: Pass, logits: Value, vocab: int, *, viewed: bool) -> Value:
+    """Log-probabilities of completions, of a slice of all logits, which are divided in place (`viewed`: through a
+    view): verl up to 0.8 without use_remove_padding. Of several sequences the kernel is given a copy, in which it
+    makes the gradient. Passes that make none make entropies, operation by operation, of a softmax in float32 and its
+    product with the logits."""
     tape, rows, whole = run.tape, labelled(run), logits.bytes
 
     def divided(g: Buffer) -> Gradients:
         return (tape.new(whole),)
 
-    cooled = tape.apply((logits,), logits.elements, logits.width, (), divided, out=logits.buffer)
+    if viewed:
+        cooled = divided_in_place(run, logits, whole)
+    else:
+        cooled = tape.apply((logits,), logits.elements, logits.width, (), divided, out=logits.buffer)
     part = piece(cooled, rows * vocab)
     part = copy(part) if run.sequences > 1 else part
     found = written_over(part)
@@ -342,8 +346,11 @@ def of_pairs(run: Pass, setup: Setup, vocab: int, *, widened: bool) -> tuple[Siz
     compared = run.tokens if setup.reference_inside else 0
     if setup.loss == "by-sequence-copied":
         beside = run.tokens if width == vocab * FLOAT32 else run.tokens + rows
-        both = run.tokens + rows if setup.reference_inside else 0
-        return beside * width, (both + 3 * min(rows, ENTROPY_ROWS)) * width
+        few = 3 * min(rows, ENTROPY_ROWS)
+        if not setup.reference_inside:
+            return beside * width, few * width
+        one = run.length - run.unscored  # which the reference folds at a time
+        return beside * width, (run.tokens + rows + max(one, few)) * width
     copied = rows / 2 if fused else rows + 3 * min(rows, ENTROPY_ROWS)
     return named, (compared + copied) * width
 

@@ -326,7 +326,10 @@ def _for_norm(run: Pass, x: Value, weight: Weight, pair: LowRank) -> tuple[list[
     if lowers:
         product = tape.new(parameters * x.width, COPIES)
     copy = tape.new(weight.unpacked, COPIES) if weight.unpacked else None
-    if apart or (run.compute if weight.unpacked else weight.width) != x.width:
+    other = x.width == HALF and apart != (
+        run.recasts and not weight.unpacked
+    )  # kind of 16 bits than the weight's
+    if other or (run.compute if weight.unpacked else weight.width) != x.width:
         copy = tape.new(parameters * x.width, COPIES)
     scaled = tape.new(parameters * x.width, COPIES)
     total = tape.new(parameters * x.width, COPIES)

@@ -380,10 +380,11 @@ def head_of(job: Job) -> Head:
     if index < 0:
         return Head(arch.hidden_size, 0, keeps=_keeps_tokens(job))
     matrix, item = arch.matrices[index], job.trained.of(index, 0)
+    dense = _dense(job, before[0]) if before else None
     return Head(
         arch.hidden_size, -(-matrix.d_out // split), _is_trained(job, index), low_ranks(item) if item else (),
-        job.unpacked.get(index, 0), d_in=0 if matrix.d_in == arch.hidden_size else matrix.d_in,
-        dense=_dense(job, before[0]) if before else None,
+        job.unpacked.get(index, 0), d_in=0 if matrix.d_in == arch.hidden_size else matrix.d_in, dense=dense,
+        viewed=(matrix.bias or dense is not None) and not item,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ class Head:
     """The unembedding: its widths, what is trained of it, and its pairs. `vocab` 0: a model without one. `normed`: a
     norm stands before it. `d_in`: what it reads, where a matrix makes that of the hidden states; 0: these. `dense`:
     that matrix, where a norm follows it. `keeps`: of a model without an unembedding, whether its hidden states
-    stay."""
+    stay. `viewed`: its logits are a view of what a product with a bias made."""
 
     hidden: int
     vocab: int
@@ -33,6 +33,7 @@ class Head:
     d_in: int = 0
     dense: Dense | None = None
     keeps: bool = True
+    viewed: bool = False
 
     @property
     def reads(self) -> int:

@@ -149,6 +149,10 @@ class Preferences:
             with torch.no_grad(), self._unchecked(), self.kernels.ungraded():
                 told = self._of_others(given)
             self.kernels.forget()  # casts that were made without gradients have none to pass on
+        if self.setup.loss == "sliced-fused":
+            with torch.no_grad(), self._unchecked(), self.kernels.ungraded():
+                self._score(given)
+            self.kernels.forget()
         chances, *others = self._chances(given)
         if how:
             others = self._select(others, how.again)
@@ -166,6 +170,25 @@ class Preferences:
         self._log(others)
         del others
         return chances.sum()
+
+    def _score(self, batch: dict[str, Any]) -> None:
+        """Completions by the model itself before it learns from them, with entropies, as verl scores them under
+        autocast (dp_actor.py, compute_log_prob; torch_functional.py, entropy_from_logits). Its FLOPs are none of the
+        step's."""
+        self.tracker.counts = False
+        found, part = self._sliced(batch)
+        del found
+        chances = torch.empty_like(part, dtype=torch.float32)  # softmax's, in float32 whatever it reads
+        (chances * part).sum(-1)
+        self.tracker.counts = True
+
+    def _sliced(self, batch: dict[str, Any]) -> tuple[Any, Any]:
+        """Log-probabilities of completions, of a slice of all logits that are divided in place, and the slice."""
+        made, labels = self.base(**batch).logits, batch["input_ids"].view(-1)
+        scored = self.setup.seq_len - max(1, self.setup.prompt_tokens)
+        part = made.div_(torch.ones_like(made[:, :1, :1]))[:, -scored - 1 : -1]
+        found = FusedInPlace.apply(part.reshape(-1, part.shape[-1]), labels[: part.shape[0] * scored])
+        return found, part
 
     def _of_others(self, batch: dict[str, Any]) -> Any:
         """Other answers, whose log-probabilities estimate a divergence: what of them has a name in the next pass."""
@@ -232,14 +255,12 @@ class Preferences:
     def _divided(self, batch: dict[str, Any]) -> tuple[Any, ...]:
         """Of all logits, of prompts too, by a kernel that writes the gradient in their place, as verl has it, or of
         float32 copies of them and beside these, as OpenRLHF has it."""
+        if self.setup.loss == "sliced-fused":
+            return self._sliced(batch)[:1]
         made, labels = self.base(**batch).logits, batch["input_ids"].view(-1)
         if self.setup.loss == "widened-fused":
             made = made.float()
             return (FusedBeside.apply(made.view(-1, made.shape[-1]), labels),)
-        if self.setup.loss == "sliced-fused":
-            scored = self.setup.seq_len - max(1, self.setup.prompt_tokens)
-            made = made.div_(torch.ones_like(made[:, :1, :1]))[:, -scored - 1 : -1]
-            return (FusedInPlace.apply(made.reshape(-1, made.shape[-1]), labels[: made.shape[0] * scored]),)
         cooled = divided_view(made) if self.setup.loss == "scaled-in-place-fused" else made / made.new_ones(1)
         return (FusedInPlace.apply(cooled.view(-1, cooled.shape[-1]), labels),)
 

@@ -87,6 +87,7 @@ class Tracker(Uncompiled):
         self._recomputing = False
         self._alone = sole_owner()
         self.cuda = True
+        self.counts = True  # FLOPs: not those of what comes before the step
 
     # -- places ------------------------------------------------------------------------------------------------
 
@@ -177,7 +178,7 @@ class Tracker(Uncompiled):
 
     def add_flops(self, operator: str, count: int) -> None:
         """Count FLOPs where the step stands."""
-        if self._here is not None:
+        if self._here is not None and self.counts:
             key = self._here, operator
             self.recording.flops[key] = self.recording.flops.get(key, 0) + count
 
