@@ -161,12 +161,16 @@ def _in_pieces(run: Pass, q: Value, k: Value, v: Value, shape: Shape, eager: boo
 
 def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """SDPA where no fused kernel takes the call (float32 with grouped heads, or grouped heads with a mask): scaled
-    queries and keys, values for every head and probabilities, all in float32 and kept. Autocast is left inside."""
+    queries and keys, values for every head and probabilities, all in float32 and kept. Autocast is left inside.
+    Float32 copies of what it is given have names until it returns."""
     if run.autocast:
         run = replace(run, autocast=False)
     tape, copies = run.tape, run.sequences != 1 or not shape.single
-    q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=copies))
-    wide_v = cast(v, FLOAT32)
+    wide_q, wide_k, wide_v = cast(q, FLOAT32), cast(k, FLOAT32), cast(v, FLOAT32)
+    # Without gradients keys and values of as many heads go as they were laid out for a product, in place of these.
+    named = (wide_q, wide_k, wide_v) if shape.grouped or run.grad else (wide_q,)
+    q, k = scale(wide_q), scale(_repeated(run, wide_k, shape, shape.d_qk, copies=copies))
+    del wide_q, wide_k
     if not shape.single:  # whose values the second product spreads by itself
         wide_v = _repeated(run, wide_v, shape, shape.d_v, copies=copies)
     scores = scale_mask(run, batched(run, q, k, shape.pairs * shape.n_heads))
@@ -179,6 +183,7 @@ def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if shape.single:
         wide_v = _repeated(run, wide_v, shape, shape.d_v, copies=copies)
     mixed = batched(run, chances, wide_v, run.tokens * (shape.n_heads * shape.d_v))
+    del named
     return cast(contiguous(mixed), v.width)
 
 

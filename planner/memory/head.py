@@ -115,7 +115,7 @@ def _shifted(logits: Value, *, single: bool) -> Value:
 def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Value:
     """Logits of so many rows, with what the family does to them."""
     width = run.whole if head.trained else run.saved if run.recasts else run.norms
-    weight = Weight(head.reads, head.vocab, head.trained, unpacked=head.unpacked, width=width)
+    weight = Weight(head.reads, head.vocab, head.trained, head.bias, head.unpacked, width)
     if traits.wide_logits:  # of the stream in the weight's type
         x = cast(x, width)
     logits = adapted(run, x, rows, weight, head.pairs)
@@ -232,7 +232,7 @@ def _of_chances(run: Pass, given: list[Value], head: Head, traits: Traits, loss:
     if loss.startswith("full"):
         return log_probs.gathered(run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab)
     if loss == "sliced-fused":
-        viewed = head.viewed and traits.logits == "plain"
+        viewed = head.bias and not head.pairs and traits.logits == "plain"
         return log_probs.sliced(
             run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab, viewed=viewed
         )

@@ -299,8 +299,8 @@ def _kept_by_patches(
     own: Job, images: Images, run: Pass, pixels: Size, lowered: Size, placed: Adapted | None
 ) -> Size:
     """Bytes that stay where patches are made by what is trained: the convolution's pixels (which its way back asks
-    for though a bias alone is trained), and DoRA's rows of positions with what its pair made (of four corners, between
-    which `interpolated` ones lie)."""
+    for though a bias alone is trained), and DoRA's rows of positions with what its pair made, of four corners where
+    they are interpolated."""
     kept: Size = 0
     if own.trained.any_in(_block(images, "stem")):
         kept = lowered or (pixels * (run.compute / FLOAT32) if run.autocast else 0)

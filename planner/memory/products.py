@@ -304,10 +304,9 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
         size = base.bytes
         base = tape.apply((base,), base.elements, max(base.width, run.norms), (), lambda g: (tape.new(size),))
     share = by_magnitude(run, base, meets=run.autocast or not run.dropped)
-    del base
     own = scale(by_magnitude(run, up, meets=run.autocast))
     total = add(share, own)
-    del made, weight_there, inner  # which have names until the module is left
+    del made, weight_there, inner, base  # which have names until the module is left
     return total
 
 

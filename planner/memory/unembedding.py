@@ -22,7 +22,7 @@ class Head:
     """The unembedding: its widths, what is trained of it, and its pairs. `vocab` 0: a model without one. `normed`: a
     norm stands before it. `d_in`: what it reads, where a matrix makes that of the hidden states; 0: these. `dense`:
     that matrix, where a norm follows it. `keeps`: of a model without an unembedding, whether its hidden states
-    stay. `viewed`: its logits are a view of what a product with a bias made."""
+    stay. `bias`: it adds one, so that its logits are a view of what a product with it made."""
 
     hidden: int
     vocab: int
@@ -33,7 +33,7 @@ class Head:
     d_in: int = 0
     dense: Dense | None = None
     keeps: bool = True
-    viewed: bool = False
+    bias: bool = False
 
     @property
     def reads(self) -> int:
