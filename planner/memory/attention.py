@@ -168,7 +168,9 @@ def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     tape, copies = run.tape, run.sequences != 1 or not shape.single
     wide_q, wide_k, wide_v = cast(q, FLOAT32), cast(k, FLOAT32), cast(v, FLOAT32)
     # Without gradients keys and values of as many heads go as they were laid out for a product, in place of these.
-    named = (wide_q, wide_k, wide_v) if shape.grouped or run.grad else (wide_q,)
+    named = (
+        ((wide_q, wide_k, wide_v) if shape.grouped or run.grad else (wide_q,)) if shape.n_kv_heads > 1 else ()
+    )
     q, k = scale(wide_q), scale(_repeated(run, wide_k, shape, shape.d_qk, copies=copies))
     del wide_q, wide_k
     if not shape.single:  # whose values the second product spreads by itself

@@ -351,7 +351,9 @@ def of_pairs(run: Pass, setup: Setup, vocab: int, *, widened: bool) -> tuple[Siz
             return beside * width, few * width
         one = run.length - run.unscored  # which the reference folds at a time
         return beside * width, (run.tokens + rows + max(one, few)) * width
-    copied = rows / 2 if fused else rows + 3 * min(rows, ENTROPY_ROWS)
+    many = run.sequences  # of which the longer half, where there is one
+    half = (many + 1) // 2 / many if isinstance(many, int) else 0.5
+    copied = rows * half if fused else rows + 3 * min(rows, ENTROPY_ROWS)
     return named, (compared + copied) * width
 
 

@@ -70,7 +70,7 @@ def test_pairs_on_a_towers_positions_make_its_layers_need_gradients(variant: str
     assert analytic(point)[1] == pytest.approx(simulated(point).simulated_bytes, rel=0.003)
 
 
-@pytest.mark.parametrize("model", ["HuggingFaceTB/SmolLM2-360M", "microsoft/phi-1"])
+@pytest.mark.parametrize("model", ["HuggingFaceTB/SmolLM2-360M", "microsoft/phi-1", "tiiuae/falcon-7b"])
 def test_products_of_attention_hold_float32_copies_of_what_they_are_given(model: str) -> None:
     """An evaluation, of grouped heads and of as many keys as queries."""
     options = {"attention_kernel": "math", "eval_batch": 32, "seq_len": 1000, "micro_batch": 1}
@@ -84,3 +84,9 @@ def test_a_bias_is_taken_off_logits_of_an_adapted_unembedding_in_an_evaluation_t
     point = Point("drawn", "microsoft/phi-1", {**STEP, **options})
     found = max(each.bytes for each in analytic(point)[0].moments if each.phase == "evaluation")
     assert found - 16.25 * 2**20 == pytest.approx(simulated(point).moments["evaluation"], rel=0.003)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_one_kernel_logs_means_of_the_longer_half_of_the_logits(batch: int) -> None:
+    """KTO by TRL 1.14, whose examples are no pairs: 9% of a single sequence."""
+    assert near(SMALL, objective="kto", reference="base", loss="fused", micro_batch=batch, seq_len=900)
