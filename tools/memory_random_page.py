@@ -47,7 +47,9 @@ seed 53, of the same kind, once after another look at every model type, seed 61 
 mended, and seed 71, of the same kind too, before anything of seed 61 was. Seed 73 draws on top what no seed had
 (`tools/memory_random_newest.py`): bases in 16 bits of the other kind, losses of preferences and completions as older
 trainers run them, losses of other trainers, attention by operations, gradients that stay, towers left as they are,
-experts in FP8, odd lengths; it was run once when what seed 71 had shown was mended.
+experts in FP8, odd lengths; it was run once when what seed 71 had shown was mended. Seeds 83 to 86 are of the same
+kind: 83 was run once, by the equations that seed 73 had left; 84 and 85 when what 83 had shown was mended, and 86
+when what was found of these was.
 
 {stale} points of quantised products that hold what they read, under checkpoints (below), have not been simulated
 again since that was mended in the simulation: `today` leaves them out.
@@ -180,10 +182,20 @@ MPT's scores, and a dropout that its config has elsewhere (1 %). Every type was 
 under autocast: routers whose logits it lowers (10 % of DeepSeek V3's and GLM 4.5's kind), norms behind
 embeddings (2 to 6 % of BERT's and BART's). One point is refused now: PEFT's pairs on experts in FP8 get no gradient.
 
-What is known to remain: Zamba, under DoRA in float16 (9 %), in evaluations (6 %) and where a head's width contradicts
-the others of its config (3 %); a norm that makes float32 logits of 16-bit weights under losses of KTO (4 %); T5 with
-reentrant checkpoints that are offloaded, under autocast (3 %); DeepSeek V3.2's indexer in evaluations under autocast;
-of the simulation, that Granite's logits are widened before they are scaled under the older losses (1 %).
+What seeds 83 to 86 showed, mended since: logits of a product with a bias are divided through a view (23 % of verl's
+GRPO of an encoder), which is scored with entropies before the step, as `simulate` has it now too (33 %); DoRA takes
+a bias off the logits of an adapted unembedding in evaluations too (20 %); KTO by TRL 1.14 logs the longer half of
+an odd number of sequences (9 %); a base in 16 bits of the other kind is copied for the norm of DoRA's unembedding
+(7 %), and where the adapter is of its kind it is not (6 %); pairs on Qwen3-VL's positions, which DoRA takes of four
+corners (3 %); attention by operations has float32 copies of what it is given (evaluations, 3 %); a sequence's log-
+softmax of the reference of TRL 0.29 to 1.5 (2 %).
+
+What is known to remain: Megatron's loss of float32 logits in full (4 %), masks of attention by operations in
+evaluations (1 %), routed experts of Flex-OLMo (3 %), Zamba, under DoRA in float16 (9 %), in evaluations (6 %) and
+where a head's width contradicts the others of its config (3 %); a norm that makes float32 logits of 16-bit weights
+under losses of KTO (4 %); T5 with reentrant checkpoints that are offloaded, under autocast (3 %); DeepSeek V3.2's
+indexer in evaluations under autocast; of the simulation, that Granite's logits are widened before they are scaled
+under the older losses (1 %).
 
 """
 

@@ -71,10 +71,10 @@ def test_random_points_are_as_near_as_promised() -> None:
 
 def test_random_points_that_ran_keep_their_first_error() -> None:
     rows = compare_random_memory.read()
-    assert {each.seed for each in rows} == {*range(1, 15), 23, 31, 41, 53, 61, 71, 73}
+    assert {each.seed for each in rows} == {*range(1, 15), 23, 31, 41, 53, 61, 71, 73, *range(83, 87)}
     fewest = {
         **dict.fromkeys((2, 3, 4, 5, 6, 7, 8), 80), 9: 73, 10: 76, 11: 79, 12: 81, 13: 79, 14: 82, 23: 48,
-        31: 78, 41: 77, 53: 80, 61: 65, 71: 66, 73: 45,
+        31: 78, 41: 77, 53: 80, 61: 65, 71: 66, 73: 45, 83: 64, 84: 82, 85: 88, 86: 91,
     }  # fmt: skip
     for seed, number in fewest.items():  # kept as they were when nobody had looked at them
         blind = [each.first_error for each in rows if each.seed == seed and each.row.simulated_bytes]
@@ -82,10 +82,10 @@ def test_random_points_that_ran_keep_their_first_error() -> None:
         assert None not in blind
 
 
-@pytest.mark.parametrize("number", range(14))
+@pytest.mark.parametrize("number", range(18))
 def test_the_last_draws_are_said_as_they_went(number: int) -> None:
     """Its row's figures of seeds 8, 9 and on, each as it was run first."""
-    seed = (*range(8, 15), 23, 31, 41, 53, 61, 71, 73)[number]
+    seed = (*range(8, 15), 23, 31, 41, 53, 61, 71, 73, *range(83, 87))[number]
     line = next(
         each
         for each in (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8").splitlines()
