@@ -332,7 +332,7 @@ class Setup:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, for JSON."""
-        return dict(vars(self))
+        return {**vars(self), "length_records": list(self.length_records)}
 
 
 def split_batch(batch: int, *, data_parallel: int, accumulation: int) -> int:

@@ -384,8 +384,7 @@ def head_of(job: Job) -> Head:
     return Head(
         arch.hidden_size, -(-matrix.d_out // split), _is_trained(job, index), low_ranks(item) if item else (),
         job.unpacked.get(index, 0), d_in=0 if matrix.d_in == arch.hidden_size else matrix.d_in, dense=dense,
-        bias=matrix.bias or dense is not None,
-    )  # fmt: skip
+        bias=matrix.bias or dense is not None)  # fmt: skip
 
 
 def _keeps_tokens(job: Job) -> bool:
